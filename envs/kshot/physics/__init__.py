@@ -1,0 +1,1 @@
+"""Physics engines behind one small protocol: C MuJoCo on the CPU (`cpu.py`)."""
