@@ -31,7 +31,8 @@ def norm(x: Array) -> Array:
 
 def squared_norm(x: Array) -> Array:
     """Return the squared Euclidean length of row vectors, (N, k) -> (N,)."""
-    return (x * x).sum(-1)
+    xp = namespace(x)
+    return np.vecdot(x, x) if xp is np else xp.linalg.vecdot(x, x)  # a row at a time: the same for any N
 
 
 def unit(angle: Array) -> Array:

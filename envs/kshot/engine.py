@@ -7,6 +7,7 @@ seed, task and actions, never on the other rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -28,7 +29,7 @@ class ActionError(ValueError):
 
 
 class Outcome(NamedTuple):
-    """What one step gave; arrays of N rows."""
+    """What one step gave; arrays of N rows, the flags possibly shared and read-only."""
 
     reward: Array
     terms: dict[str, Array]  # their sum is the reward
@@ -95,8 +96,15 @@ class Engine:
         self._dynamics: Dynamics = (
             _Analytic(variant, n, self) if variant.body is None else _Mujoco(variant, n, self, threads)
         )
-        self._box = variant.action_space if isinstance(variant.action_space, spaces.Box) else None
+        box = variant.action_space if isinstance(variant.action_space, spaces.Box) else None
+        self.low = None if box is None else self.asarray(box.low.astype(np.float64))
+        self.high = None if box is None else self.asarray(box.high.astype(np.float64))
+        self._action_shape = (n, *(variant.action_space.shape or ()))
         self._rows = rows(self.seed)
+        self._one = self.asarray(np.ones(1, np.int64))  # NumPy adds it faster than a Python int
+        self._false = self.pinned & False  # shared: not to be written to
+        if namespace(self._false) is np:
+            self._false.flags.writeable = False
 
     # --- episodes -----------------------------------------------------------------------------------------
 
@@ -118,7 +126,7 @@ class Engine:
         self._dynamics.reset(chosen, u, type(self.task)(*(pick(x, chosen) for x in self.task)))
 
     def reseed(self, mask: Array | None, seeds: np.ndarray) -> None:
-        """Give rows new seeds, (n,) for the rows in `mask`: their next episode is number 0, with a new task unless pinned."""
+        """Give the rows in `mask` new seeds, (n,): their next episode is number 0, with a new task unless pinned."""
         chosen = self._chosen(mask)
         full = np.zeros(self.n, np.uint64)
         full[slice(None) if mask is None else to_numpy(mask)] = seeds
@@ -150,7 +158,7 @@ class Engine:
         u = random.uniform(seed, episode, episode * 0, uniforms_of(self.law), use)
         if self.pool is not None:
             size = len(self.pool[0])
-            index = to_numpy((u[:, 0] * size)).astype(np.int64)
+            index = to_numpy(u[:, 0] * size).astype(np.int64)
             drawn = {name: x[index] for name, x in self.pool._asdict().items()}
         else:
             drawn = sample_joint(self.law, u)
@@ -178,24 +186,22 @@ class Engine:
         before = self._dynamics.state
         diverged = self._dynamics.step(action, self, active)
         after = self._dynamics.state
-        self.clock = self.clock + 1 if active is None else self.clock + active
+        self.clock = self.clock + (self._one if active is None else active)
         terms = family.reward_terms(before, action, after, task, c)
-        reward: Array = None
-        for term in terms.values():
-            reward = term if reward is None else reward + term
-        if len(terms) == 1:
-            reward = reward + 0.0  # its own array
-        xp = namespace(reward)
-        terminated = xp.zeros_like(self.pinned) if family.terminated is None else family.terminated(after, task, c)
+        first, *others = terms.values()
+        reward = first if others else first + 0.0  # its own array
+        for term in others:
+            reward = reward + term
+        metrics = {} if family.metrics is None else family.metrics(before, after, task, c)
+        terminated = self._false if family.terminated is None else family.terminated(after, task, c)
+        truncated = self._false
         if self.variant.horizon_terminates:
             terminated = terminated | (self.clock >= self.variant.horizon)
-        truncated = xp.zeros_like(self.pinned) if self.limit is None or self.variant.horizon_terminates else self.clock >= self.limit
+        elif self.limit is not None:
+            truncated = self.clock >= self.limit
         if diverged is None:
-            diverged = xp.zeros_like(self.pinned)
-        else:
-            terminated, truncated = terminated & ~diverged, truncated | diverged
-        metrics = {} if family.metrics is None else family.metrics(before, after, task, c)
-        return Outcome(reward, terms, metrics, terminated, truncated, diverged)
+            return Outcome(reward, terms, metrics, terminated, truncated, self._false)
+        return Outcome(reward, terms, metrics, terminated & ~diverged, truncated | diverged, diverged)
 
     def observe(self) -> Array:
         """Return what the agent sees of every row, (N, k), sharing no memory with the state."""
@@ -207,24 +213,30 @@ class Engine:
         Raises:
             ActionError: naming what is wrong with shape, type or values.
         """
-        space, who = self.variant.action_space, self.variant.id
-        x = np.asarray(action)
-        shape = (self.n, *(space.shape or ()))
-        if x.shape != shape:
-            raise ActionError(f"{who}: got actions of shape {x.shape}; expected {shape}, one row an environment")
-        if self._box is None:
-            assert isinstance(space, spaces.Discrete)
-            if x.dtype.kind not in "iu":
-                raise ActionError(f"{who}: got actions of type {x.dtype}; expected whole numbers 0 … {space.n - 1}")
-            if (x < 0).any() or (x >= space.n).any():
-                raise ActionError(f"{who}: got actions from {x.min()} to {x.max()}; expected 0 … {space.n - 1}")
-            return x.astype(np.int64)
-        if x.dtype.kind not in "iuf":
-            raise ActionError(f"{who}: got actions of type {x.dtype}; expected real numbers")
-        x = x.astype(np.float32)
-        if not np.isfinite(np.vdot(x, x) if x.size < 32 else x.sum(dtype=np.float64)) and not np.isfinite(x).all():
-            raise ActionError(f"{who}: actions hold NaN or infinity, first in row {np.flatnonzero(~np.isfinite(x).reshape(self.n, -1).all(1))[0]}")
-        return x.clip(self._box.low, self._box.high).astype(np.float64)
+        if self.low is None:
+            return self._prepare_discrete(action)
+        try:
+            x = np.asarray(action, np.float32)
+        except (TypeError, ValueError) as error:
+            raise ActionError(f"{self.variant.id}: got actions {action!r}; expected real numbers") from error
+        self._check_shape(x)
+        if not math.isfinite(np.vdot(x, x)) and not np.isfinite(x).all():  # the first overflows on huge numbers
+            row = np.flatnonzero(~np.isfinite(x).reshape(self.n, -1).all(1))[0]
+            raise ActionError(f"{self.variant.id}: the actions hold NaN or infinity, first in row {row}: {x[row]}")
+        return x.astype(np.float64).clip(self.low, self.high)
+
+    def _prepare_discrete(self, action: Any) -> np.ndarray:
+        x, last = np.asarray(action), self.variant.action_space.n - 1  # type: ignore[attr-defined]
+        self._check_shape(x)
+        if x.dtype.kind not in "iu":
+            raise ActionError(f"{self.variant.id}: got actions of type {x.dtype}; expected whole numbers 0 … {last}")
+        if x.min() < 0 or x.max() > last:
+            raise ActionError(f"{self.variant.id}: got actions from {x.min()} to {x.max()}; expected 0 … {last}")
+        return x.astype(np.int64)
+
+    def _check_shape(self, x: np.ndarray) -> None:
+        if x.shape != self._action_shape:
+            raise ActionError(f"{self.variant.id}: got actions of shape {x.shape}; expected {self._action_shape}")
 
     @property
     def state(self) -> Any:
@@ -238,7 +250,11 @@ class Engine:
     def get_state(self) -> dict[str, Any]:
         """Return everything that the rows' future depends on, as NumPy arrays."""
         own = {name: to_numpy(getattr(self, name)).copy() for name in _OWN}
-        return {**own, "task": {k: to_numpy(x).copy() for k, x in self.task._asdict().items()}, "dynamics": self._dynamics.get_state()}
+        return {
+            **own,
+            "task": {k: to_numpy(x).copy() for k, x in self.task._asdict().items()},
+            "dynamics": self._dynamics.get_state(),
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore what `get_state` of an engine of the same variant, split and size returned."""
@@ -298,7 +314,9 @@ class _Analytic:
         if self._f.noise == 0:
             return None
         if self._tape is None:
-            return self._uniforms(random.uniform(engine.seed, engine.episode, engine.clock, self._f.noise, random.TRANSITION))
+            return self._uniforms(
+                random.uniform(engine.seed, engine.episode, engine.clock, self._f.noise, random.TRANSITION)
+            )
         column = engine.clock % self._steps
         stale = self._stale | (column == 0)
         if stale.any():
@@ -326,9 +344,10 @@ class _Mujoco:
     """A MuJoCo body on the CPU; on torch, its states and actions cross to the device once a step."""
 
     def __init__(self, variant: Variant, n: int, engine: Engine, threads: int) -> None:
-        assert variant.body is not None and variant.reset_noise is not None
+        assert variant.body is not None
+        assert variant.reset_noise is not None
         self._family, self._noise = variant.family, variant.reset_noise
-        self._asarray = engine.asarray
+        self._asarray, self._numpy = engine.asarray, namespace(engine.seed) is np
         self.physics = CpuPhysics(variant.body, variant.frame_skip, n, threads)
         model = self.physics.model
         self.initial_noise = model.nq * self._noise.qpos.uniforms + model.nv * self._noise.qvel.uniforms
@@ -336,7 +355,10 @@ class _Mujoco:
 
     def _read(self) -> None:
         self._numpy_state = self.physics.snapshot()
-        self.state = MjState(*(self._asarray(x) if isinstance(x, np.ndarray) else x for x in self._numpy_state))
+        self.state = self._numpy_state if self._numpy else self._converted()
+
+    def _converted(self) -> MjState:
+        return MjState(*(self._asarray(x) if isinstance(x, np.ndarray) else x for x in self._numpy_state))
 
     def reset(self, chosen: Array, u: Array, task: Any) -> None:
         numbers = _numbers(chosen)
@@ -378,12 +400,15 @@ class _Mujoco:
     def set_state(self, state: dict[str, np.ndarray]) -> None:
         self.physics.set_state(state["physics"])
         self._numpy_state = self._numpy_state._replace(**{k: np.array(x) for k, x in state.items() if k != "physics"})
-        self.state = MjState(*(self._asarray(x) if isinstance(x, np.ndarray) else x for x in self._numpy_state))
+        self.state = self._numpy_state if self._numpy else self._converted()
 
 
 def _elements(law: Law, u: np.ndarray, count: int) -> np.ndarray:
     """Draw `count` independent numbers a row from a law of one, (n, count * uniforms) -> (n, count)."""
-    return np.broadcast_to(law.sample(u.reshape(-1, law.uniforms)) if law.uniforms else law.sample(u[:, :0].repeat(count, 0)), (len(u) * count,)).reshape(-1, count)
+    return np.broadcast_to(
+        law.sample(u.reshape(-1, law.uniforms)) if law.uniforms else law.sample(u[:, :0].repeat(count, 0)),
+        (len(u) * count,),
+    ).reshape(-1, count)
 
 
 def _numbers(chosen: Array) -> np.ndarray:

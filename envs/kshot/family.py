@@ -10,7 +10,7 @@ Signatures of the family functions (N rows, one task a row; the same lines run o
     reward_terms(before, action, after, task, c) -> {name: (N,)}, summed to the reward
     terminated(state, task, c) -> (N,) bool
     metrics(before, after, task, c) -> {name: (N,)}, shown in `info`; one named `success` is scored
-    expert(state, task, clock, c) -> action, by whoever knows the task
+    expert(task, c) -> policy(state, clock) -> action, by whoever knows the task
     scene(state, task, c) -> what a picture shows beside the body, row 0
 
 `c` holds the variant's constants, a NamedTuple that the family declares. Uniform noise comes in rows of
@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from gymnasium import spaces
@@ -31,6 +31,7 @@ from kshot.arrays import Array
 from kshot.laws import JointLaw, Law
 from kshot.physics.bodies import Body, MjState
 
+Policy: TypeAlias = Callable[[Any, Array], Array]  # (state, clock) -> actions of N rows
 Kind = Literal["train", "extrapolation", "hole", "combination", "dynamics", "shift", "reward"]
 ZERO_PROBABILITY: tuple[Kind, ...] = ("extrapolation", "hole", "combination", "dynamics")
 
@@ -73,7 +74,7 @@ class Family:
     analytic: Analytic | None = None
     actuate: Callable[..., Array] | None = None
     model_params: Callable[..., dict[str, Array]] | None = None
-    expert: Callable[..., Array] | None = None
+    expert: Callable[..., Policy] | None = None
     scene: Callable[..., Any] | None = None
     statistics: Mapping[str, Callable[[Any], Array]] = field(default_factory=dict)  # of tasks; what a shift changes
 
@@ -117,7 +118,8 @@ class Variant:
     constants: Any = ()
     train: JointLaw
     ood: Mapping[str, Split]
-    trial: int = 1  # episodes a trial, where the source fixes it
+    trial: int = 1  # episodes a trial: what a recurrent agent is trained on, or what is scored as one
+    scored_by_trial: bool = False  # the score is a trial's total, and budgets count trials
     budgets: tuple[int, ...] = (0, 1, 2, 20, 40)  # episodes on the task before those scored
     frozen_tasks: int = 1000  # tasks a split in the frozen set
     body: Body | None = None

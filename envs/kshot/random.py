@@ -77,9 +77,12 @@ def uniform(seed: Array, episode: Array, step: Array, count: int, purpose: int, 
     keys = (seed & _MASK)[:, None], ((seed >> 32) & _MASK)[:, None]
     four = philox((block & _MASK, block >> 32, _words(episode)[:, None], last), keys)
     words = xp.stack(four, -1).reshape(n, 4 * blocks)
-    lane = (first % 4)[:, None] + (np.arange(span, dtype=np.uint64) if xp is np else xp.arange(span, device=seed.device))
-    words = np.take_along_axis(words, lane.astype(np.intp), 1) if xp is np else words.gather(1, lane)
-    numbers = ((words.astype(np.float64) if xp is np else words.double()) + 0.5) * 2.0**-32
+    if xp is np:
+        lane = (first % 4)[:, None] + np.arange(span, dtype=np.uint64)
+        words = np.take_along_axis(words, lane.astype(np.intp), 1).astype(np.float64)
+    else:
+        words = words.gather(1, (first % 4)[:, None] + xp.arange(span, device=seed.device)).double()
+    numbers = (words + 0.5) * 2.0**-32
     return numbers if steps == 1 else numbers.reshape(n, steps, count)
 
 

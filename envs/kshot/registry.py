@@ -8,7 +8,18 @@ from types import MappingProxyType
 
 import gymnasium
 
-from kshot.families import ant_dir, ant_goal, bandit, grid_nav, half_cheetah_dir, half_cheetah_vel, point_goal, point_rotated, point_sparse, tabular_mdp
+from kshot.families import (
+    ant_dir,
+    ant_goal,
+    bandit,
+    grid_nav,
+    half_cheetah_dir,
+    half_cheetah_vel,
+    point_goal,
+    point_rotated,
+    point_sparse,
+    tabular_mdp,
+)
 from kshot.family import Variant, register_names
 
 VARIANTS: Mapping[str, Variant] = MappingProxyType(
@@ -39,7 +50,10 @@ def variant(id: str) -> Variant:
     name = name if name.startswith("kshot/") else f"kshot/{name}"
     if name not in VARIANTS:
         close = difflib.get_close_matches(name, VARIANTS, 3)
-        raise KeyError(f"no variant {id!r}; " + (f"did you mean {', '.join(close)}?" if close else "`kshot list` shows all of them"))
+        raise KeyError(
+            f"no variant {id!r}; "
+            + (f"did you mean {', '.join(close)}?" if close else "`kshot list` shows all of them")
+        )
     return VARIANTS[name]
 
 

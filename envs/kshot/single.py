@@ -31,7 +31,7 @@ class KshotEnv(gym.Env[np.ndarray, Any]):
         variant: str,
         split: str = "train",
         task: Any = None,
-        tasks: Any = None,  # noqa: A002 - the name that users write
+        tasks: Any = None,
         episodes_per_task: int | None = None,
         render_mode: str | None = None,
     ) -> None:
@@ -49,7 +49,10 @@ class KshotEnv(gym.Env[np.ndarray, Any]):
             ValueError: for an unknown split or render mode, or a task outside the task space.
         """
         self.variant = registry.variant(variant)
-        self.metadata = {"render_modes": RENDER_MODES, "render_fps": round(1 / self.variant.dt) if self.variant.dt else 10}
+        self.metadata = {
+            "render_modes": RENDER_MODES,
+            "render_fps": round(1 / self.variant.dt) if self.variant.dt else 10,
+        }
         self.render_mode = _render_mode(render_mode)
         self.engine = Engine(self.variant, split, 1)
         configure(self.engine, tasks, episodes_per_task)
@@ -57,10 +60,13 @@ class KshotEnv(gym.Env[np.ndarray, Any]):
             self._pin(task)
         self.observation_space = self.variant.observation_space
         self.action_space = self.variant.action_space
+        self._mujoco = self.variant.body is not None
         self._phase = "before"  # then "running", "ended" or "closed"
         self._renderer: Renderer | None = None
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start the next episode.
 
         Args:
@@ -94,19 +100,21 @@ class KshotEnv(gym.Env[np.ndarray, Any]):
         if self._phase != "running":
             self._refuse()
         out = self.engine.step(self.engine.prepare(np.asarray(action)[None]))
-        terminated, truncated = bool(out.terminated[0]), bool(out.truncated[0])
+        terminated, truncated = out.terminated.item(), out.truncated.item()
         if terminated or truncated:
             self._phase = "ended"
-        info = {name: x[0].item() for name, x in step_info(self.engine, out).items()}
+        info: dict[str, Any] = {name: x.item() for name, x in step_info(self._mujoco, out).items()}
         info["task"] = self._task()
         if self.render_mode == "human":
             self.render()
-        return self.engine.observe()[0], float(out.reward[0]), terminated, truncated, info
+        return self.engine.observe()[0], out.reward.item(), terminated, truncated, info
 
     def render(self) -> Any:
         """Return the picture of the current state, (height, width, 3) uint8, or show it."""
         if self.render_mode is None:
-            gym.logger.warn(f'{self.variant.id}: render() without render_mode; make the env with render_mode="rgb_array" or "human"')
+            gym.logger.warn(
+                f'{self.variant.id}: render() without render_mode; make the env with render_mode="rgb_array" or "human"'
+            )
             return None
         if self._phase in ("before", "closed"):
             self._refuse()
@@ -134,7 +142,9 @@ class KshotEnv(gym.Env[np.ndarray, Any]):
         self._phase = state["phase"]
 
     def _task(self) -> dict[str, Any]:
-        return {name: float(x[0]) if x.ndim == 1 else x[0].copy() for name, x in self.engine.task._asdict().items()}
+        """Return the task as a new dict of numbers and arrays."""
+        task = self.engine.task
+        return {name: x.item() if x.ndim == 1 else x[0].copy() for name, x in zip(task._fields, task, strict=True)}
 
     def _pin(self, task: Any) -> None:
         self.engine.pin(None, tasks.check(self.variant, task, 1))
@@ -151,7 +161,9 @@ def configure(engine: Engine, restricted: Any, episodes_per_task: int | None) ->
     if restricted is not None:
         engine.pool = tasks.pool(engine.variant, restricted)
     if episodes_per_task is not None and (not isinstance(episodes_per_task, int) or episodes_per_task < 1):
-        raise ValueError(f"{engine.variant.id}: episodes_per_task is {episodes_per_task!r}; expected a whole number from 1, or None")
+        raise ValueError(
+            f"{engine.variant.id}: episodes_per_task is {episodes_per_task!r}; expected a whole number from 1, or None"
+        )
     engine.episodes_per_task = episodes_per_task
 
 
@@ -161,18 +173,21 @@ def task_option(who: str, options: dict[str, Any] | None, *others: str) -> Any:
         return None
     unknown = set(options) - {"task", *others}
     if unknown:
-        raise ValueError(f"{who}: reset options {', '.join(map(repr, sorted(unknown, key=str)))} are not known; expected 'task'" + "".join(f" or {o!r}" for o in others))
+        raise ValueError(
+            f"{who}: reset options {', '.join(map(repr, sorted(unknown, key=str)))} are not known; expected 'task'"
+            + "".join(f" or {o!r}" for o in others)
+        )
     task = options.get("task")
     if isinstance(task, str) and task != "resample":
         raise ValueError(f"{who}: reset option 'task' is {task!r}; expected a task or \"resample\"")
     return task
 
 
-def step_info(engine: Engine, out: Outcome) -> dict[str, Any]:
+def step_info(mujoco: bool, out: Outcome) -> dict[str, Any]:
     """Return the entries that `info` holds after a step beside the task, (N,) each."""
     info = {f"reward_{name}": x for name, x in out.terms.items()}
     info.update(out.metrics)
-    if engine.variant.body is not None:
+    if mujoco:
         info["diverged"] = out.diverged
     return info
 

@@ -19,6 +19,7 @@ from kshot.physics.bodies import ASSETS
 
 TASK_SETS = ASSETS / "tasks"
 _FORMAT = 1
+_BLOCK = 2**17  # numbers
 Task = Any  # a family's NamedTuple of arrays, batch first
 
 
@@ -44,9 +45,14 @@ def sample(variant: Variant, split: str, n: int, seed: int = 0) -> Task:
         The tasks, arrays of n rows.
     """
     law = variant.split(split).law
-    seeds = np.full(n, np.uint64(random.row_seeds(seed, 1)[0]))
-    u = random.uniform(seeds, np.arange(n), np.zeros(n, np.int64), uniforms_of(law), purpose(random.FROZEN_TASKS, split))
-    return as_task(variant, sample_joint(law, u))
+    count, use = uniforms_of(law), purpose(random.FROZEN_TASKS, split)
+    block = max(1, _BLOCK // count)  # as many tasks at once as fit the processor's cache
+    parts = []
+    for first in range(0, n, block):
+        index = np.arange(first, min(n, first + block))
+        u = random.uniform(np.repeat(random.row_seeds(seed, 1), len(index)), index, 0 * index, count, use)
+        parts.append(sample_joint(law, u))
+    return as_task(variant, {name: np.concatenate([part[name] for part in parts]) for name in law})
 
 
 def as_task(variant: Variant, fields: Mapping[str, np.ndarray]) -> Task:
@@ -73,10 +79,15 @@ def check(variant: Variant, task: Any, n: int) -> Task:
         return as_task(variant, {name: np.concatenate([getattr(t, name) for t in each]) for name in variant.train})
     given = task._asdict() if hasattr(task, "_asdict") else task
     if not isinstance(given, Mapping):
-        raise TaskError(f"{variant.id}: a task is a mapping {{{', '.join(variant.train)}}}, got {task!r} of type {type(task).__name__}")
+        raise TaskError(
+            f"{variant.id}: a task is a mapping with the fields {', '.join(variant.train)}; got {_short(task)}"
+        )
     unknown, missing = set(given) - set(variant.train), set(variant.train) - set(given)
     if unknown or missing:
-        raise TaskError(f"{variant.id}: a task has the fields {', '.join(variant.train)}; got {', '.join(map(str, given)) or 'none'}" + (f", so {', '.join(sorted(missing))} is missing" if missing else ""))
+        raise TaskError(
+            f"{variant.id}: a task has the fields {', '.join(variant.train)}; got {', '.join(map(str, given)) or 'none'}"
+            + (f", so {', '.join(sorted(missing))} is missing" if missing else "")
+        )
     return as_task(variant, {name: _field(variant, name, given[name], n) for name in variant.train})
 
 
@@ -93,7 +104,9 @@ def _field(variant: Variant, name: str, value: Any, n: int) -> np.ndarray:
         raise TaskError(f"{where} has shape {x.shape}; expected {shape}{rows}")
     inside = np.isfinite(x) & (x >= field.low) & (x <= field.high)
     if not inside.all():
-        raise TaskError(f"{where} is {_short(x[~inside])}; expected within [{field.low:g}, {field.high:g}] {field.unit}".rstrip())
+        raise TaskError(
+            f"{where} is {_short(x[~inside])}; expected within [{field.low:g}, {field.high:g}] {field.unit}".rstrip()
+        )
     if field.whole and (x != np.floor(x)).any():
         raise TaskError(f"{where} is {_short(x)}; expected whole numbers")
     if field.simplex and (np.abs(x.sum(-1) - 1) > 1e-6).any():
@@ -144,7 +157,10 @@ def load(path: Path, variant: Variant) -> Task:
         raise TaskError(f"{path} holds tasks of {data['variant']}, not of {variant.id}")
     task = check(variant, entries, len(entries))
     if isinstance(data, dict) and "sha256" in data and data["sha256"] != digest(task):
-        raise TaskError(f"{path}: the tasks do not match their SHA-256; the file is damaged or was edited (drop 'sha256' to use it as it is)")
+        raise TaskError(
+            f"{path}: the tasks do not match their SHA-256: the file is damaged or was edited "
+            "(drop 'sha256' to use it as it is)"
+        )
     return task
 
 
@@ -155,7 +171,9 @@ def pool(variant: Variant, tasks: Any) -> Task:
     if hasattr(tasks, "_fields"):
         return check(variant, tasks, len(tasks[0]))
     if not isinstance(tasks, Sequence) or not tasks:
-        raise TaskError(f"{variant.id}: tasks= takes a non-empty list of tasks or the path of a JSON file, got {_short(tasks)}")
+        raise TaskError(
+            f"{variant.id}: tasks= takes a non-empty list of tasks or the path of a JSON file, got {_short(tasks)}"
+        )
     return check(variant, tasks, len(tasks))
 
 
@@ -170,7 +188,9 @@ def frozen(variant: Variant, split: str) -> Task:
     entry = json.loads(path.read_text())["splits"][split]
     task = check(variant, entry["tasks"], len(entry["tasks"])) if "tasks" in entry else draw_frozen(variant, split)
     if digest(task) != entry["sha256"]:
-        raise TaskError(f"{variant.id}, split {split}: the frozen tasks do not match their SHA-256 in {path.name}; reinstall kshot")
+        raise TaskError(
+            f"{variant.id}, split {split}: the frozen tasks do not match their SHA-256 in {path.name}; reinstall kshot"
+        )
     return task
 
 
@@ -188,14 +208,22 @@ def freeze(variant: Variant) -> None:
         splits[name] = {"n": len(task[0]), "sha256": digest(task)}
         if variant.body is not None or joint_values(split.law) is not None:
             splits[name]["tasks"] = to_list(task)
-    write_json(TASK_SETS / f"{variant.id.removeprefix('kshot/')}.json", {"format": _FORMAT, "variant": variant.id, "splits": splits})
+    write_json(
+        TASK_SETS / f"{variant.id.removeprefix('kshot/')}.json",
+        {"format": _FORMAT, "variant": variant.id, "splits": splits},
+    )
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON so that a reader sees the old file or the whole new one, never a part."""
+    """Write JSON, atomically."""
+    write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old one or the whole new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
+    partial.write_text(text)
     os.replace(partial, path)
 
 

@@ -30,7 +30,7 @@ class KshotVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         num_envs: int = 1,
         split: str = "train",
         task: Any = None,
-        tasks: Any = None,  # noqa: A002 - the name that users write
+        tasks: Any = None,
         episodes_per_task: int | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         max_episode_steps: int | None = None,
@@ -116,7 +116,10 @@ class KshotVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         action = self.engine.prepare(actions)
         waiting = self._done if self._done.any() else None  # rows that ended in the last step
         if waiting is not None and self.autoreset_mode is AutoresetMode.DISABLED:
-            raise ResetNeeded(f"{self.variant.id}: rows {np.flatnonzero(waiting)[:5].tolist()} have ended; reset them with options={{'reset_mask': mask}}")
+            raise ResetNeeded(
+                f"{self.variant.id}: rows {np.flatnonzero(waiting)[:5].tolist()} have ended; "
+                "reset them with options={'reset_mask': mask}"
+            )
         active = None if waiting is None or self.autoreset_mode is AutoresetMode.SAME_STEP else ~waiting
         out = self.engine.step(action, active)
         if active is None:
@@ -124,19 +127,21 @@ class KshotVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         self.engine.begin(waiting)
         reward, terminated, truncated = out.reward * active, out.terminated & active, out.truncated & active
         self._done = terminated | truncated
-        infos = self._with_task(_masked(step_info(self.engine, out), active), self._all)
+        infos = self._with_task(_masked(step_info(self.variant.body is not None, out), active), self._all)
         return self.engine.observe(), reward, terminated, truncated, infos
 
     def _finish(self, out: Outcome) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Return a step in which every row moved."""
         done = out.terminated | out.truncated
-        info = step_info(self.engine, out)
+        info = step_info(self.variant.body is not None, out)
         if self.render_mode == "human":
             self.render()
         if self.autoreset_mode is not AutoresetMode.SAME_STEP or not done.any():
             self._done = done if self.autoreset_mode is not AutoresetMode.SAME_STEP else self._done
-            infos = self._with_task({k: v for name, x in info.items() for k, v in ((name, x), (f"_{name}", self._all))}, self._all)
-            return self.engine.observe(), out.reward, out.terminated, out.truncated, infos
+            infos = self._with_task(
+                {k: v for name, x in info.items() for k, v in ((name, x), (f"_{name}", self._all))}, self._all
+            )
+            return self.engine.observe(), out.reward, out.terminated.copy(), out.truncated.copy(), infos
         final_obs = np.full(self.num_envs, None, object)
         last = self.engine.observe()
         for i in np.flatnonzero(done):
@@ -145,7 +150,7 @@ class KshotVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         self.engine.begin(done)
         infos = self._with_task(_masked(info, ~done), self._all)
         infos.update(final_obs=final_obs, _final_obs=done, final_info=final_info, _final_info=done.copy())
-        return self.engine.observe(), out.reward, out.terminated, out.truncated, infos
+        return self.engine.observe(), out.reward, out.terminated.copy(), out.truncated.copy(), infos
 
     def render(self) -> tuple[Any, ...] | None:
         """Return the pictures of all rows, (height, width, 3) uint8 each, or show row 0."""
@@ -209,7 +214,11 @@ def _masked(info: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
     """Return entries with their masks, zero where not shown; none at all where nothing is."""
     if not mask.any():
         return {}
-    return {k: v for name, x in info.items() for k, v in ((name, np.where(mask, x, np.zeros((), x.dtype))), (f"_{name}", mask))}
+    return {
+        k: v
+        for name, x in info.items()
+        for k, v in ((name, np.where(mask, x, np.zeros((), x.dtype))), (f"_{name}", mask))
+    }
 
 
 def _read_only(x: np.ndarray) -> np.ndarray:
@@ -236,6 +245,9 @@ def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
     if isinstance(mode, AutoresetMode):
         return mode
     for known in AutoresetMode:
-        if str(mode).lower().replace("_", "") in (known.name.lower().replace("_", ""), known.value.lower().replace("_", "")):
+        if str(mode).lower().replace("_", "") in (
+            known.name.lower().replace("_", ""),
+            known.value.lower().replace("_", ""),
+        ):
             return known
     raise ValueError(f"autoreset_mode is {mode!r}; expected one of {', '.join(m.name for m in AutoresetMode)}")

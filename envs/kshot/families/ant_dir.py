@@ -15,7 +15,21 @@ import mujoco
 import numpy as np
 
 from kshot.arrays import Array, squared_norm, unit
-from kshot.families.ant import ACTIONS, CONTACT_BODY, GYM_BODY, GYM_NOISE, RLLAB_BODY, RLLAB_NOISE, contact_cost, fallen, joints, joints_contact, matrix_contact_com, slippery, velocity
+from kshot.families.ant import (
+    ACTIONS,
+    CONTACT_BODY,
+    GYM_BODY,
+    GYM_NOISE,
+    RLLAB_BODY,
+    RLLAB_NOISE,
+    contact_cost,
+    fallen,
+    joints,
+    joints_contact,
+    matrix_contact_com,
+    slippery,
+    velocity,
+)
 from kshot.family import Family, Field, Split, Variant
 from kshot.laws import Choice, JointLaw, Law, Uniform, always
 from kshot.physics.bodies import MjState
@@ -63,10 +77,12 @@ def metrics(before: MjState, after: MjState, task: Task, c: Constants) -> dict[s
 
 
 def scene(state: MjState, task: Task, c: Constants) -> Scene:
-    """Show the direction as an arrow on the ground."""
-    x, y, angle, friction = (float(v) for v in (state.qpos[0, 0], state.qpos[0, 1], task.angle[0], task.friction[0]))
+    """Show the direction as an arrow on the ground, before the feet."""
+    x, y, angle, friction = (float(v) for v in (*state.qpos[0, :2], task.angle[0], task.friction[0]))
+    cos, sin = math.cos(angle), math.sin(angle)
+    ahead = Arrow(x + 1.2 * cos, y + 1.2 * sin, 1.5 * cos, 1.5 * sin, "goal")
     extra = f", friction × {friction:.2f}" if friction != 1 else ""
-    return Scene((Arrow(x, y, 1.5 * math.cos(angle), 1.5 * math.sin(angle), "goal"),), f"direction {math.degrees(angle):.0f}°{extra}")
+    return Scene((ahead,), f"direction {math.degrees(angle):.0f}°{extra}")
 
 
 FAMILY = Family(
@@ -87,7 +103,10 @@ FAMILY = Family(
 )
 
 
-def towards(angle: Law, friction: Law = always(1.0)) -> JointLaw:
+NORMAL = always(1.0)  # friction
+
+
+def towards(angle: Law, friction: Law = NORMAL) -> JointLaw:
     """Return the law of a direction on one ground."""
     return {"angle": angle, "friction": friction}
 
@@ -95,7 +114,9 @@ def towards(angle: Law, friction: Law = always(1.0)) -> JointLaw:
 QUARTERS = Choice((0.0, math.pi / 2, math.pi, 3 * math.pi / 2))
 CIRCLE, THREE_QUARTERS = Uniform(0, 2 * math.pi), Uniform(0, 1.5 * math.pi)
 SLIPPERY = {"ood-slippery": Split(towards(CIRCLE, Uniform(0.1, 0.5)), "dynamics", about="little friction")}
-SIDEWAYS = {"ood-sideways": Split(towards(Choice((math.pi / 2, 3 * math.pi / 2))), "extrapolation", about="the other axis")}
+SIDEWAYS = {
+    "ood-sideways": Split(towards(Choice((math.pi / 2, 3 * math.pi / 2))), "extrapolation", about="the other axis")
+}
 QUARTER = {"ood-quarter": Split(towards(Uniform(1.5 * math.pi, 2 * math.pi)), "hole", about="MIER's unseen quarter")}
 
 DEFAULT = Variant(
@@ -123,7 +144,14 @@ PEARL = replace(
     body=CONTACT_BODY,
     note="the released configuration draws two random angles instead, unseeded",
 )
-PROMP = replace(PEARL, name="promp", source="ProMP (1810.06784) AntRandDirec", observe=joints_contact, constants=Constants(contact_cost=5e-4, low=0.0), note="")
+PROMP = replace(
+    PEARL,
+    name="promp",
+    source="ProMP (1810.06784) AntRandDirec",
+    observe=joints_contact,
+    constants=Constants(contact_cost=5e-4, low=0.0),
+    note="",
+)
 VARIANTS = (
     DEFAULT,
     replace(
@@ -140,8 +168,25 @@ VARIANTS = (
     PROMP,
     replace(PROMP, name="promp-2d", source="ProMP (1810.06784) AntRandDirec2D", train=towards(CIRCLE), ood=SLIPPERY),
     PEARL,
-    replace(PEARL, name="varibad", source="VariBAD (1910.08348), pomdp-baselines (2110.05038) AntDir-v0", train=towards(Choice((1.0, -1.0))), note="its two directions are ±1 radian, though named forward and backward"),
-    replace(PEARL, name="ldm", source="LDM (2110.13471)", train=towards(QUARTERS), ood={"ood-diagonals": Split(towards(Choice(tuple(a + math.pi / 4 for a in QUARTERS.options))), "hole", about="the diagonals")}, note=""),
+    replace(
+        PEARL,
+        name="varibad",
+        source="VariBAD (1910.08348), pomdp-baselines (2110.05038) AntDir-v0",
+        train=towards(Choice((1.0, -1.0))),
+        note="its two directions are ±1 radian, though named forward and backward",
+    ),
+    replace(
+        PEARL,
+        name="ldm",
+        source="LDM (2110.13471)",
+        train=towards(QUARTERS),
+        ood={
+            "ood-diagonals": Split(
+                towards(Choice(tuple(a + math.pi / 4 for a in QUARTERS.options))), "hole", about="the diagonals"
+            )
+        },
+        note="",
+    ),
     replace(PEARL, name="mier", source="MIER (2006.07178)", train=towards(THREE_QUARTERS), ood=QUARTER, note=""),
     replace(PEARL, name="macaw", source="MACAW (2008.06043)", train=towards(CIRCLE), ood=SLIPPERY, note=""),
     replace(PROMP, name="l2l", source="learn2learn AntDirection", horizon=100, train=towards(CIRCLE), ood=SLIPPERY),

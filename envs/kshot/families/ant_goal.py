@@ -12,8 +12,6 @@ import math
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
-import numpy as np
-
 from kshot.arrays import Array, as_float, namespace, norm, squared_norm
 from kshot.families.ant import (
     ACTIONS,
@@ -65,7 +63,11 @@ def _place(state: MjState) -> Array:
 
 
 def _goal(offset: Array, costs: Array, task: Task, c: Constants) -> Array:
-    """Return the goal term: dense −L1; near: 1 − L2 within the radius; flat: 1 there; frozen: −L1, outside that of the origin; threshold: MetaCURE's."""
+    """Return the goal term.
+
+    dense: −L1. near: 1 − L2 within the radius, else `outside`. flat: 1 within the radius, else 0. frozen: −L1, and
+    outside the radius that of the origin. threshold: 2 − L1 − costs where −L1 − costs ≥ −radius, else 0.
+    """
     xp = namespace(offset)
     l1, l2 = abs(offset).sum(-1), norm(offset)
     if c.goal == "near":
@@ -102,10 +104,11 @@ def metrics(before: MjState, after: MjState, task: Task, c: Constants) -> dict[s
 
 
 def scene(state: MjState, task: Task, c: Constants) -> Scene:
-    """Show the goal and its radius on the ground."""
+    """Show the goal and its radius on the ground; the goal is larger where it is far, so that it is seen."""
     x, y = (float(v) for v in task.goal[0])
+    away = math.hypot(x - float(state.qpos[0, 0]), y - float(state.qpos[0, 1]))
     reach = (Disc(x, y, c.radius, "reach"),) if c.radius < math.inf else ()
-    return Scene((*reach, Disc(x, y, 0.2, "goal")), f"goal ({x:.2f}, {y:.2f}) m")
+    return Scene((*reach, Disc(x, y, max(0.2, away / 25), "goal")), f"goal ({x:.2f}, {y:.2f}) m")
 
 
 FAMILY = Family(
@@ -149,7 +152,14 @@ DEFAULT = Variant(
     frame_skip=5,
     reset_noise=GYM_NOISE,
 )
-PROMP = replace(DEFAULT, name="promp", source="ProMP (1810.06784)", observe=placed_contact, constants=Constants(contact_cost=5e-4), body=CONTACT_BODY)
+PROMP = replace(
+    DEFAULT,
+    name="promp",
+    source="ProMP (1810.06784)",
+    observe=placed_contact,
+    constants=Constants(contact_cost=5e-4),
+    body=CONTACT_BODY,
+)
 MAML = replace(
     DEFAULT,
     name="maml",
@@ -224,17 +234,32 @@ VARIANTS = (
         name="ldm",
         source="LDM (2110.13471)",
         train={"goal": Mixture(4 / 15, Annulus(0, 1), Annulus(2.5, 3))},
-        ood={"ood-ring": Split({"goal": Choice(((1.75, 0.0), (0.0, 1.75), (-1.75, 0.0), (0.0, -1.75)))}, "hole", about="its evaluation goals on the unseen ring")},
+        ood={
+            "ood-ring": Split(
+                {"goal": Choice(((1.75, 0.0), (0.0, 1.75), (-1.75, 0.0), (0.0, -1.75)))},
+                "hole",
+                about="its evaluation goals on the unseen ring",
+            )
+        },
     ),
     replace(
         PROMP,
         name="mier",
         source="MIER (2006.07178), restricted",
         train={"goal": Annulus(0, 3, 0, math.pi)},
-        ood={"ood-other-half": Split({"goal": Annulus(0, 3, math.pi, 2 * math.pi)}, "extrapolation", about="the other half disc")},
+        ood={
+            "ood-other-half": Split(
+                {"goal": Annulus(0, 3, math.pi, 2 * math.pi)}, "extrapolation", about="the other half disc"
+            )
+        },
     ),
     BOREL,
-    replace(BOREL, name="borel-sparse", source="BOReL (2008.02598) AntSemiCircleSparse-v0", constants=Constants("flat", radius=0.2)),
+    replace(
+        BOREL,
+        name="borel-sparse",
+        source="BOReL (2008.02598) AntSemiCircleSparse-v0",
+        constants=Constants("flat", radius=0.2),
+    ),
     replace(
         PROMP,
         name="metacure-sparse",

@@ -13,8 +13,8 @@ import numpy as np
 from gymnasium import spaces
 
 from kshot import random
-from kshot.arrays import Array, as_float, namespace, rows
-from kshot.family import Analytic, Family, Field, Kind, Split, Variant
+from kshot.arrays import Array, as_float, rows
+from kshot.family import Analytic, Family, Field, Kind, Policy, Split, Variant
 from kshot.laws import Choice, Law, Normal, OneAmong, Uniform
 from kshot.rendering.scene import Label, Rectangle, Scene
 
@@ -61,19 +61,29 @@ def reward_terms(before: State, action: Array, after: State, task: Task, c: Cons
     return {"payoff": after.payoff}
 
 
-def expert(state: State, task: Task, clock: Array, c: Constants) -> Array:
+def expert(task: Task, c: Constants) -> Policy:
     """Pull the best arm."""
-    return task.means.argmax(-1)
+    best = task.means.argmax(-1)
+    return lambda state, clock: best
 
 
 def scene(state: State, task: Task, c: Constants) -> Scene:
-    """Show each arm's mean as a bar, the best one as the goal, the last pull below."""
-    means, k = np.asarray(task.means[0]), task.means.shape[1]
-    bars = [Rectangle(i + 0.1, 0, 0.8, float(p), "goal" if p == means.max() else "faint") for i, p in enumerate(means)]
-    arm = int(state.arm[0])
-    pulled = [] if arm < 0 else [Rectangle(arm + 0.1, -0.12, 0.8, 0.08, "agent"), Label(arm + 0.5, -0.2, f"{float(state.payoff[0]):.3g}", "agent")]
-    top = max(1.0, float(means.max()))
-    return Scene((*bars, *pulled), f"best arm {int(means.argmax())} pays {means.max():.2f}", (0, k, -0.3, top + 0.1))
+    """Show each arm's mean as a bar, the best one as the goal, the last pull and what it paid below."""
+    means, arm = np.asarray(task.means[0]), int(state.arm[0])
+    k, best = len(means), float(means.max())
+    low, high = min(0.0, float(means.min())), max(1.0, best)
+    unit = (high - low) / 100
+    bars = [Rectangle(i + 0.1, 0, 0.8, float(p), "goal" if p == best else "faint") for i, p in enumerate(means)]
+    values = [Label(i + 0.5, max(float(p), 0) + 4 * unit, f"{p:.2f}", "ink") for i, p in enumerate(means)]
+    numbers = [Label(i + 0.5, low - 6 * unit, str(i), "ink") for i in range(k)]
+    texts = [*values, *numbers] if k <= 10 else []
+    pulled = [
+        Rectangle(arm + 0.1, low - 15 * unit, 0.8, 3 * unit, "agent"),
+        Label(arm + 0.5, low - 20 * unit, f"paid {float(state.payoff[0]):.3g}", "agent"),
+    ]
+    caption = f"best arm {int(means.argmax())} pays {best:.2f}"
+    view = (-0.02 * k, 1.02 * k, low - 26 * unit, high + 10 * unit)
+    return Scene((*bars, *texts, *(pulled if arm >= 0 else ())), caption, view, stretch=True)
 
 
 FAMILY = Family(
@@ -112,9 +122,14 @@ def bandit(name: str, k: int, n: int, source: str, law: Law, *, deviation: float
         constants=Constants(deviation),
         train={"means": law},
         ood={
-            "ood-normal": Split({"means": Normal(0.5, 0.5, (k,), 0, 1)}, kind, about="RL³'s: many sure winners and losers"),
-            "ood-one-good": Split({"means": OneAmong(k, Uniform(0.6, 0.8), Uniform(0, 0.4))}, kind, about="one good arm among poor ones"),
+            "ood-normal": Split(
+                {"means": Normal(0.5, 0.5, (k,), 0, 1)}, kind, about="RL³'s: many sure winners and losers"
+            ),
+            "ood-one-good": Split(
+                {"means": OneAmong(k, Uniform(0.6, 0.8), Uniform(0, 0.4))}, kind, about="one good arm among poor ones"
+            ),
         },
+        scored_by_trial=True,
         budgets=(0, 20),
         frozen_tasks=10_000,
     )
@@ -126,7 +141,15 @@ VARIANTS = (
         for n in (10, 100, 500)
         for k in (5, 10, 50)
     ),
-    bandit("gaussian", 5, 100, "pytorch-maml-rl Gaussian bandit", Uniform(0, 1, (5,)), deviation=1.0, note="arms and pulls are ours: the source fixes neither"),
+    bandit(
+        "gaussian",
+        5,
+        100,
+        "pytorch-maml-rl Gaussian bandit",
+        Uniform(0, 1, (5,)),
+        deviation=1.0,
+        note="arms and pulls are ours: the source fixes neither",
+    ),
     bandit("dpt", 5, 500, "DPT (2306.14892)", Uniform(0, 1, (5,)), deviation=0.3),
     bandit("rl3", 5, 512, "RL³ (2306.15909)", Uniform(0, 1, (5,))),
     bandit("wang-easy", 2, 100, "Wang et al. (1611.05763)", Choice(((0.9, 0.1), (0.1, 0.9)))),

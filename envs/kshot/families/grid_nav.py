@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from kshot.arrays import Array, as_float, constant, namespace
-from kshot.family import Analytic, Family, Field, Split, Variant
+from kshot.arrays import Array, as_float, constant
+from kshot.family import Analytic, Family, Field, Policy, Split, Variant
 from kshot.laws import Choice
 from kshot.rendering.scene import Disc, Rectangle, Scene
 
@@ -71,13 +71,14 @@ def metrics(before: State, after: State, task: Task, c: Constants) -> dict[str, 
     return {"success": _on_goal(after, task)}
 
 
-def expert(state: State, task: Task, clock: Array, c: Constants) -> Array:
-    """Take a shortest path: the first move that comes closest."""
-    xp = namespace(state.cell)
-    reached = (state.cell[:, None] + constant(c.moves, state.cell)).clip(0.0, c.size - 1.0)
-    distance = abs(reached - task.goal[:, None]).sum(-1)
-    # On the goal, staying is the only best move; elsewhere the first among equals.
-    return xp.argmin(distance, -1)
+def expert(task: Task, c: Constants) -> Policy:
+    """Take a shortest path: the first move that comes closest, which on the goal is to stay or to bump."""
+
+    def policy(state: State, clock: Array) -> Array:
+        reached = (state.cell[:, None] + constant(c.moves, state.cell)).clip(0.0, c.size - 1.0)
+        return abs(reached - task.goal[:, None]).sum(-1).argmin(-1)
+
+    return policy
 
 
 def scene(state: State, task: Task, c: Constants) -> Scene:
@@ -85,7 +86,11 @@ def scene(state: State, task: Task, c: Constants) -> Scene:
     cells = [Rectangle(x, y, 1, 1, "faint", hollow=True) for x in range(c.size) for y in range(c.size)]
     gx, gy = (float(v) for v in task.goal[0])
     x, y = (float(v) for v in state.cell[0])
-    return Scene((*cells, Rectangle(gx, gy, 1, 1, "goal"), Disc(x + 0.5, y + 0.5, 0.3, "agent")), f"goal cell ({gx:.0f}, {gy:.0f})", (-0.2, c.size + 0.2, -0.2, c.size + 0.2))
+    return Scene(
+        (*cells, Rectangle(gx, gy, 1, 1, "goal"), Disc(x + 0.5, y + 0.5, 0.3, "agent")),
+        f"goal cell ({gx:.0f}, {gy:.0f})",
+        (-0.2, c.size + 0.2, -0.2, c.size + 0.2),
+    )
 
 
 def cells(size: int) -> np.ndarray:
@@ -146,7 +151,10 @@ VARIANTS = (
         DEFAULT,
         name="borel",
         source="BOReL (2008.02598) GridNavi-v2",
-        ood={**DEFAULT.ood, "ood-sparse": Split(DEFAULT.train, "reward", {"elsewhere": 0.0}, "its sparse option: no cost off the goal")},
+        ood={
+            **DEFAULT.ood,
+            "ood-sparse": Split(DEFAULT.train, "reward", {"elsewhere": 0.0}, "its sparse option: no cost off the goal"),
+        },
     ),
     replace(
         DEFAULT,

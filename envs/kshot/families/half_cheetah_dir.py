@@ -14,7 +14,19 @@ import mujoco
 import numpy as np
 
 from kshot.arrays import Array, as_float, namespace, squared_norm
-from kshot.families.half_cheetah import ACTIONS, GYM_BODY, GYM_NOISE, RLLAB_BODY, RLLAB_NOISE, TORSO_BODY, joints, speed, torso_first, with_com, with_torso
+from kshot.families.half_cheetah import (
+    ACTIONS,
+    GYM_BODY,
+    GYM_NOISE,
+    RLLAB_BODY,
+    RLLAB_NOISE,
+    TORSO_BODY,
+    joints,
+    speed,
+    torso_first,
+    with_com,
+    with_torso,
+)
 from kshot.family import Family, Field, Split, Variant
 from kshot.laws import Choice, JointLaw, Law, Uniform, always
 from kshot.physics.bodies import MjState
@@ -64,9 +76,11 @@ def metrics(before: MjState, after: MjState, task: Task, c: Constants) -> dict[s
 def scene(state: MjState, task: Task, c: Constants) -> Scene:
     """Show the direction and the actual velocity as arrows above the body."""
     x, direction, actual = float(state.qpos[0, 0]), float(task.direction[0]), float(state.qvel[0, 0])
-    marks = (Arrow(x, 1.4, 0.8 * direction, 0, "goal"), Arrow(x, 1.25, 0.2 * actual, 0, "actual"))
-    extra = (", motors swapped" if float(task.swapped[0]) else "") + (f", friction × {float(task.friction[0]):.2f}" if float(task.friction[0]) != 1 else "")
-    return Scene(marks, f"{'forward' if direction > 0 else 'backward'}, now {actual:.2f} m/s{extra}")
+    shown = min(max(0.4 * actual, -1.5), 1.5)
+    marks = (Arrow(x, 1.5, direction, 0, "goal"), Arrow(x, 1.35, shown, 0, "actual"))
+    swapped, friction = bool(task.swapped[0]), float(task.friction[0])
+    extra = (", motors swapped" if swapped else "") + (f", friction × {friction:.2f}" if friction != 1 else "")
+    return Scene(marks, f"{'forward' if direction > 0 else 'backward'}, now {actual:.2f} m/s{extra}", plane="side")
 
 
 FAMILY = Family(
@@ -88,7 +102,10 @@ FAMILY = Family(
 )
 
 
-def either(swapped: int = 0, friction: Law = always(1.0)) -> JointLaw:
+NORMAL = always(1.0)  # friction
+
+
+def either(swapped: int = 0, friction: Law = NORMAL) -> JointLaw:
     """Return the law of both directions on one body."""
     return {"direction": Choice((1, -1)), "swapped": always(swapped), "friction": friction}
 
@@ -114,7 +131,15 @@ DEFAULT = Variant(
 PEARL = replace(DEFAULT, name="pearl", source="PEARL (1903.08254) cheetah-dir", observe=with_torso, body=TORSO_BODY)
 VARIANTS = (
     DEFAULT,
-    replace(DEFAULT, name="maml", source="MAML (1703.03400)", observe=with_com, body=RLLAB_BODY, frame_skip=1, reset_noise=RLLAB_NOISE),
+    replace(
+        DEFAULT,
+        name="maml",
+        source="MAML (1703.03400)",
+        observe=with_com,
+        body=RLLAB_BODY,
+        frame_skip=1,
+        reset_noise=RLLAB_NOISE,
+    ),
     replace(DEFAULT, name="promp", source="ProMP (1810.06784)", horizon=100),
     PEARL,
     replace(PEARL, name="varibad", source="VariBAD (1910.08348), CAVIA (1810.03642), pomdp-baselines (2110.05038)"),

@@ -15,7 +15,18 @@ from typing import NamedTuple
 import numpy as np
 
 from kshot.arrays import Array, namespace, squared_norm
-from kshot.families.half_cheetah import ACTIONS, GYM_BODY, GYM_NOISE, RLLAB_BODY, RLLAB_NOISE, TORSO_BODY, joints, speed, with_com, with_torso
+from kshot.families.half_cheetah import (
+    ACTIONS,
+    GYM_BODY,
+    GYM_NOISE,
+    RLLAB_BODY,
+    RLLAB_NOISE,
+    TORSO_BODY,
+    joints,
+    speed,
+    with_com,
+    with_torso,
+)
 from kshot.family import Family, Field, Split, Variant
 from kshot.laws import Choice, JointLaw, Mixture, Uniform
 from kshot.physics.bodies import MjState
@@ -49,10 +60,12 @@ def metrics(before: MjState, after: MjState, task: Task, c: Constants) -> dict[s
 
 
 def scene(state: MjState, task: Task, c: Constants) -> Scene:
-    """Show the goal velocity and the actual one as arrows above the body, 0.5 m for 1 m/s."""
+    """Show the goal velocity and the actual one as arrows of one scale above the body."""
     x, goal, actual = float(state.qpos[0, 0]), float(task.velocity[0]), float(state.qvel[0, 0])
-    marks = (Arrow(x, 1.4, 0.5 * goal, 0, "goal"), Arrow(x, 1.25, 0.5 * actual, 0, "actual"))
-    return Scene(marks, f"goal {goal:.2f} m/s, now {actual:.2f} m/s")
+    scale = 1.4 / max(3.0, abs(goal))
+    shown = min(max(scale * actual, -1.5), 1.5)
+    marks = (Arrow(x, 1.5, scale * goal, 0, "goal"), Arrow(x, 1.35, shown, 0, "actual"))
+    return Scene(marks, f"goal {goal:.2f} m/s, now {actual:.2f} m/s", plane="side")
 
 
 FAMILY = Family(
@@ -123,7 +136,11 @@ VARIANTS = (
         name="ldm",
         source="LDM (2110.13471)",
         train={"velocity": Mixture(0.5, Uniform(0, 0.5), Uniform(3, 3.5))},
-        ood={"ood-between": Split({"velocity": Choice((0.75, 1.25, 1.75, 2.25, 2.75))}, "hole", about="its unseen evaluation velocities")},
+        ood={
+            "ood-between": Split(
+                {"velocity": Choice((0.75, 1.25, 1.75, 2.25, 2.75))}, "hole", about="its unseen evaluation velocities"
+            )
+        },
     ),
     replace(PEARL, name="mier", source="MIER (2006.07178), medium", train=between(0, 2.5), ood=faster(2.5, 3)),
     replace(PEARL, name="mier-hard", source="MIER (2006.07178), hard", train=between(0, 1.5), ood=faster(2.5, 3)),
@@ -134,6 +151,12 @@ VARIANTS = (
         train={"velocity": Choice(_SPEEDS[:26])},
         ood={"ood-faster": Split({"velocity": Choice(_SPEEDS[26:])}, "extrapolation", about="its 14 test velocities")},
     ),
-    replace(PEARL, name="metacure", source="MetaCURE (2006.08170) cheetah-vel-sparse", horizon=64, constants=Constants(bonus=2.0, band=0.5)),
+    replace(
+        PEARL,
+        name="metacure",
+        source="MetaCURE (2006.08170) cheetah-vel-sparse",
+        horizon=64,
+        constants=Constants(bonus=2.0, band=0.5),
+    ),
     replace(DEFAULT, name="amago", source="AMAGO (2310.09971)", horizon=1000),
 )

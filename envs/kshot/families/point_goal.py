@@ -14,9 +14,9 @@ import numpy as np
 from gymnasium import spaces
 
 from kshot.arrays import Array, norm
-from kshot.family import Analytic, Family, Field, Split, Variant
+from kshot.family import Analytic, Family, Field, Policy, Split, Variant
 from kshot.laws import Choice, Frame, Uniform
-from kshot.rendering.scene import Disc, Scene
+from kshot.rendering.scene import Disc, Rectangle, Scene
 
 
 class Constants(NamedTuple):
@@ -76,18 +76,22 @@ def metrics(before: State, after: State, task: Task, c: Constants) -> dict[str, 
     return {"success": norm(after.position - task.goal) < c.success}
 
 
-def expert(state: State, task: Task, clock: Array, c: Constants) -> Array:
+def expert(task: Task, c: Constants) -> Policy:
     """Go straight to the goal, each axis as fast as it may."""
-    return (task.goal - state.position) / c.step
+    return lambda state, clock: (task.goal - state.position) / c.step
 
 
 def scene(state: State, task: Task, c: Constants) -> Scene:
-    """Show the goal and the point."""
+    """Show the goal, the point, and the border of the arena."""
     x, y = (float(v) for v in state.position[0])
     gx, gy = (float(v) for v in task.goal[0])
-    reach = 1.15 * max(1.0, abs(gx), abs(gy))
+    reach = 1.15 * max(1.0, abs(gx), abs(gy), abs(x), abs(y))
+    border = (
+        () if c.arena == math.inf else (Rectangle(-c.arena, -c.arena, 2 * c.arena, 2 * c.arena, "ink", hollow=True),)
+    )
     goal = (Disc(gx, gy, c.success, "reach"), Disc(gx, gy, reach / 40, "goal"))
-    return Scene((*goal, Disc(x, y, reach / 30, "agent")), f"goal ({gx:.2f}, {gy:.2f}) m", (-reach, reach, -reach, reach))
+    marks = (*goal, *border, Disc(x, y, reach / 30, "agent"))
+    return Scene(marks, f"goal ({gx:.2f}, {gy:.2f}) m", (-reach, reach, -reach, reach), grid=0.5)
 
 
 FAMILY = Family(
@@ -142,16 +146,49 @@ MAML = replace(
 VARIANTS = (
     DEFAULT,
     MAML,
-    replace(MAML, name="maml-2goal", train={"goal": Choice(((-0.5, 0.0), (0.5, 0.0)))}, ood={"ood-sideways": Split({"goal": Choice(((0.0, -0.5), (0.0, 0.5)))}, "extrapolation", about="the other axis")}),
-    replace(MAML, name="promp", source="ProMP (1810.06784) point_env_2d_v2", train=square(2.0), ood=outside(2.0, 3.0), note="ends at the goal; the released code ends at the origin"),
-    replace(DEFAULT, name="pearl", source="PEARL (1903.08254) point-robot", action_space=TENTH, constants=Constants(step=1.0, start=1.0)),
-    replace(DEFAULT, name="pb", source="pomdp-baselines (2110.05038) PointRobot-v0", horizon=60, action_space=TENTH, constants=Constants(step=1.0, start=1.0)),
+    replace(
+        MAML,
+        name="maml-2goal",
+        train={"goal": Choice(((-0.5, 0.0), (0.5, 0.0)))},
+        ood={
+            "ood-sideways": Split({"goal": Choice(((0.0, -0.5), (0.0, 0.5)))}, "extrapolation", about="the other axis")
+        },
+    ),
+    replace(
+        MAML,
+        name="promp",
+        source="ProMP (1810.06784) point_env_2d_v2",
+        train=square(2.0),
+        ood=outside(2.0, 3.0),
+        note="ends at the goal; the released code ends at the origin",
+    ),
+    replace(
+        DEFAULT,
+        name="pearl",
+        source="PEARL (1903.08254) point-robot",
+        action_space=TENTH,
+        constants=Constants(step=1.0, start=1.0),
+    ),
+    replace(
+        DEFAULT,
+        name="pb",
+        source="pomdp-baselines (2110.05038) PointRobot-v0",
+        horizon=60,
+        action_space=TENTH,
+        constants=Constants(step=1.0, start=1.0),
+    ),
     replace(
         MAML,
         name="esmaml",
         source="ES-MAML (1910.01215) NavigationTask2d",
         constants=Constants(step=1.0, arena=1.0, power=2.0, radius=0.1),
         train=square(1.0),
-        ood={"ood-corners": Split({"goal": Frame(1.0, 1.25)}, "extrapolation", about="goals just outside the arena: the border is the best place")},
+        ood={
+            "ood-corners": Split(
+                {"goal": Frame(1.0, 1.25)},
+                "extrapolation",
+                about="goals just outside the arena: the border is the best place",
+            )
+        },
     ),
 )

@@ -13,9 +13,9 @@ import numpy as np
 from gymnasium import spaces
 
 from kshot.arrays import Array, namespace, norm, rotate
-from kshot.family import Analytic, Family, Field, Split, Variant
+from kshot.family import Analytic, Family, Field, Policy, Split, Variant
 from kshot.laws import JointLaw, Uniform, always
-from kshot.rendering.scene import Arrow, Disc, Scene
+from kshot.rendering.scene import Arrow, Disc, Rectangle, Scene
 
 GOAL = (1.0, 0.0)  # m
 ARENA = 2.0  # m, positions are clipped to ± this
@@ -81,23 +81,31 @@ def metrics(before: State, after: State, task: Task, c: Constants) -> dict[str, 
     return {"success": norm(_offset(after)) < c.success}
 
 
-def expert(state: State, task: Task, clock: Array, c: Constants) -> Array:
+def expert(task: Task, c: Constants) -> Policy:
     """Turn the straight way back, at most one step long."""
-    way = rotate(-_offset(state) / c.step, -task.angle)
-    xp = namespace(way)
-    longest = abs(way).max(-1) if xp is np else abs(way).amax(-1)
-    way = way / longest.clip(1.0, None)[:, None]
-    return xp.stack([way[:, 0], way[:, 1] * (1.0 - 2.0 * task.mirrored)], -1)
+
+    def policy(state: State, clock: Array) -> Array:
+        way = rotate(-_offset(state) / c.step, -task.angle)
+        xp = namespace(way)
+        x, y = way[:, 0], way[:, 1] * (1.0 - 2.0 * task.mirrored)
+        longest = xp.maximum(abs(x), abs(y)).clip(1.0, None)
+        return xp.stack([x / longest, y / longest], -1)
+
+    return policy
 
 
 def scene(state: State, task: Task, c: Constants) -> Scene:
-    """Show the goal, the point, and where the action (1, 0) leads."""
+    """Show the goal, the point, the border of the arena, and where the actions (1, 0) and (0, 1) lead."""
     x, y = (float(v) for v in state.position[0])
-    angle = float(task.angle[0])
-    turned = Arrow(x, y, 0.5 * math.cos(angle), 0.5 * math.sin(angle), "guide")
-    mirrored = ", mirrored" if float(task.mirrored[0]) else ""
-    marks = (Disc(*GOAL, c.success, "reach"), Disc(*GOAL, 0.05, "goal"), Disc(x, y, 0.07, "agent"), turned)
-    return Scene(marks, f"actions turned by {math.degrees(angle):.0f}°{mirrored}", (-ARENA, ARENA, -ARENA, ARENA))
+    angle, mirrored = float(task.angle[0]), bool(task.mirrored[0])
+    cos, sin, side = 0.5 * math.cos(angle), 0.5 * math.sin(angle), -1 if mirrored else 1
+    first, second = Arrow(x, y, cos, sin, "guide"), Arrow(x, y, -side * sin, side * cos, "faint")
+    border = Rectangle(-ARENA, -ARENA, 2 * ARENA, 2 * ARENA, "ink", hollow=True)
+    goal = (Disc(*GOAL, c.success, "reach"), Disc(*GOAL, 0.05, "goal"))
+    caption = f"actions turned by {math.degrees(angle):.0f}°{', mirrored' if mirrored else ''}"
+    reach = 1.08 * ARENA
+    marks = (border, *goal, second, first, Disc(x, y, 0.07, "agent"))
+    return Scene(marks, caption, (-reach, reach, -reach, reach), grid=0.5)
 
 
 FAMILY = Family(

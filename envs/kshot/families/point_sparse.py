@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium import spaces
 
 from kshot.arrays import Array, as_float, namespace, norm, squared_norm
-from kshot.family import Analytic, Family, Field, Split, Variant
+from kshot.family import Analytic, Family, Field, Policy, Split, Variant
 from kshot.laws import Annulus
 from kshot.rendering.scene import Disc, Scene
 
@@ -86,27 +86,30 @@ def metrics(before: State, after: State, task: Task, c: Constants) -> dict[str, 
     return {"success": norm(after.position - task.goal) <= (c.radius if c.radius < math.inf else 0.2)}
 
 
-def expert(state: State, task: Task, clock: Array, c: Constants) -> Array:
+def expert(task: Task, c: Constants) -> Policy:
     """Go straight to the goal, each axis as fast as it may."""
-    return (task.goal - state.position) / c.step
+    return lambda state, clock: (task.goal - state.position) / c.step
 
 
 def scene(state: State, task: Task, c: Constants) -> Scene:
     """Show the circle of goals, the goal with its radius, and the point."""
     x, y = (float(v) for v in state.position[0])
     gx, gy = (float(v) for v in task.goal[0])
-    circle = math.hypot(gx, gy)
-    radius = c.radius if c.radius < math.inf else 0.2
-    marks = (Disc(0, 0, circle, "faint", hollow=True), Disc(gx, gy, radius, "reach"), Disc(gx, gy, circle / 30, "goal"), Disc(x, y, circle / 20, "agent"))
-    reach = 1.6 * circle
-    return Scene(marks, f"goal ({gx:.2f}, {gy:.2f}) m, felt within {c.radius:g} m", (-reach, reach, -reach, reach))
+    circle, felt = math.hypot(gx, gy), c.radius < math.inf
+    reach = max(1.5 * circle, 1.2 * abs(x), 1.2 * abs(y), 0.5)
+    ring = Disc(0, 0, circle, "faint", hollow=True)
+    goal = (Disc(gx, gy, c.radius if felt else 0.2, "reach"), Disc(gx, gy, reach / 45, "goal"))
+    caption = f"goal ({gx:.2f}, {gy:.2f}) m, felt {f'within {c.radius:g} m' if felt else 'everywhere'}"
+    marks = (ring, *goal, Disc(x, y, reach / 32, "agent"))
+    return Scene(marks, caption, (-reach, reach, -reach, reach), grid=0.5)
 
 
 FAMILY = Family(
     name="PointSparse",
     summary="Find a hidden goal on a half circle; only near it the reward tells anything.",
     hidden="the goal",
-    formula="within radius of the goal: closeness − distance (1 where flat); outside: 0 (−|goal| where frozen); − control_cost·|a|²",
+    formula="within radius of the goal: closeness − distance (1 where flat); outside: 0 (−|goal| where frozen); "
+    "− control_cost·|a|²",
     task=Task,
     fields={"goal": Field("goal position", -10, 10, "m")},
     reward_terms=reward_terms,
@@ -136,7 +139,13 @@ DEFAULT = Variant(
     train=arc(1, 0, 1),
     ood=OTHER_HALF,
 )
-VARIBAD = replace(DEFAULT, name="varibad", source="VariBAD (1910.08348) and HyperX (2010.01062) SparsePointEnv-v0", horizon=100, trial=3)
+VARIBAD = replace(
+    DEFAULT,
+    name="varibad",
+    source="VariBAD (1910.08348) and HyperX (2010.01062) SparsePointEnv-v0",
+    horizon=100,
+    trial=3,
+)
 DENSE = Constants(radius=math.inf, closeness=0.0)
 VARIANTS = (
     DEFAULT,
@@ -159,12 +168,39 @@ VARIANTS = (
         source="PEARL (1903.08254) sparse-point-robot",
         action_space=TENTH,
         constants=DENSE._replace(step=1.0),
-        ood={"ood-sparse": Split(arc(1, 0, 1), "reward", {"radius": 0.2, "closeness": 1.0}, "train dense, score sparse"), **OTHER_HALF},
+        ood={
+            "ood-sparse": Split(arc(1, 0, 1), "reward", {"radius": 0.2, "closeness": 1.0}, "train dense, score sparse"),
+            **OTHER_HALF,
+        },
     ),
     VARIBAD,
-    replace(VARIBAD, name="pb", source="pomdp-baselines (2110.05038) PointRobotSparse-v0", horizon=60, trial=2, action_space=TENTH, constants=Constants(flat=True, step=1.0, start=(-1.5, 1.5, -0.5, 1.5))),
-    replace(VARIBAD, name="borel", source="BOReL (2008.02598) PointRobotSparse-v0", horizon=60, trial=2, action_space=TENTH, constants=Constants(flat=True, step=1.0, start=(-1.5, 1.5, -0.5, 1.5))),
-    replace(VARIBAD, name="metacure", source="MetaCURE (2006.08170) sparse-point-robot", horizon=32, trial=1, action_space=TENTH, constants=Constants(radius=0.3, step=1.0)),
+    replace(
+        VARIBAD,
+        name="pb",
+        source="pomdp-baselines (2110.05038) PointRobotSparse-v0",
+        horizon=60,
+        trial=2,
+        action_space=TENTH,
+        constants=Constants(flat=True, step=1.0, start=(-1.5, 1.5, -0.5, 1.5)),
+    ),
+    replace(
+        VARIBAD,
+        name="borel",
+        source="BOReL (2008.02598) PointRobotSparse-v0",
+        horizon=60,
+        trial=2,
+        action_space=TENTH,
+        constants=Constants(flat=True, step=1.0, start=(-1.5, 1.5, -0.5, 1.5)),
+    ),
+    replace(
+        VARIBAD,
+        name="metacure",
+        source="MetaCURE (2006.08170) sparse-point-robot",
+        horizon=32,
+        trial=1,
+        action_space=TENTH,
+        constants=Constants(radius=0.3, step=1.0),
+    ),
     replace(
         VARIBAD,
         family=NOISY,

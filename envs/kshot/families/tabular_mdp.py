@@ -13,9 +13,9 @@ from gymnasium import spaces
 
 from kshot import random
 from kshot.arrays import Array, one_hot, rows
-from kshot.family import Analytic, Family, Field, Split, Variant
-from kshot.laws import Dirichlet, Normal
-from kshot.rendering.scene import Arrow, Disc, Label, Scene
+from kshot.family import Analytic, Family, Field, Policy, Split, Variant
+from kshot.laws import Dirichlet, JointLaw, Normal
+from kshot.rendering.scene import Arrow, Disc, Label, Role, Scene
 
 STATES, ACTIONS, HORIZON = 10, 5, 10
 DEVIATION = 1.0  # of a reward around its mean
@@ -73,20 +73,28 @@ def optimal_values(task: Task, gamma: float = 1.0) -> np.ndarray:
     return q
 
 
-def expert(state: State, task: Task, clock: Array, c: tuple[()]) -> Array:
+def expert(task: Task, c: tuple[()]) -> Policy:
     """Act optimally in the true MDP."""
-    return optimal_values(task)[clock, rows(clock), state.node].argmax(-1)
+    best = optimal_values(task).argmax(-1)  # (horizon, N, states)
+    return lambda state, clock: best[clock, rows(clock), state.node]
 
 
 def scene(state: State, task: Task, c: tuple[()]) -> Scene:
     """Show the states on a circle with their best mean reward, and where each action most likely leads from here."""
     angle = 2 * math.pi * np.arange(STATES) / STATES
-    x, y, node = np.cos(angle), np.sin(angle), int(state.node[0])
+    x, y, node = np.cos(angle).tolist(), np.sin(angle).tolist(), int(state.node[0])
     best, likely = np.asarray(task.rewards[0]).max(-1), np.asarray(task.transitions[0, node]).argmax(-1)
-    discs = [Disc(float(x[i]), float(y[i]), 0.16, "agent" if i == node else "goal" if best[i] == best.max() else "faint") for i in range(STATES)]
-    labels = [Label(float(x[i]), float(y[i]), f"{best[i]:.1f}", "guide") for i in range(STATES)]
-    arrows = [Arrow(float(x[node]), float(y[node]), float(x[j] - x[node]), float(y[j] - y[node]), "actual") for j in set(likely.tolist()) - {node}]
-    return Scene((*arrows, *discs, *labels), f"state {node}, best mean reward of each", (-1.4, 1.4, -1.4, 1.4))
+    roles: list[Role] = ["agent" if i == node else "goal" if best[i] == best.max() else "faint" for i in range(STATES)]
+    discs = [Disc(x[i], y[i], 0.16, roles[i]) for i in range(STATES)]
+    labels = [Label(x[i], y[i], f"{best[i]:.1f}", "ink") for i in range(STATES)]
+    arrows = []
+    for j in sorted(set(likely.tolist()) - {node}):
+        dx, dy = x[j] - x[node], y[j] - y[node]
+        rim = 0.2 / math.hypot(dx, dy)  # the arrow goes from rim to rim
+        arrows.append(Arrow(x[node] + rim * dx, y[node] + rim * dy, (1 - 2 * rim) * dx, (1 - 2 * rim) * dy, "actual"))
+    stays = [Disc(x[node], y[node], 0.2, "actual", hollow=True)] if node in likely else []
+    caption = f"state {node}; numbers: best mean reward of each state"
+    return Scene((*arrows, *stays, *discs, *labels), caption, (-1.25, 1.25, -1.25, 1.25))
 
 
 FAMILY = Family(
@@ -109,7 +117,7 @@ FAMILY = Family(
     },
 )
 SHAPE = (STATES, ACTIONS, STATES)
-TRAIN = {"transitions": Dirichlet(1, SHAPE), "rewards": Normal(1, 1, SHAPE[:2])}
+TRAIN: JointLaw = {"transitions": Dirichlet(1, SHAPE), "rewards": Normal(1, 1, SHAPE[:2])}
 VARIANTS = tuple(
     Variant(
         family=FAMILY,
@@ -123,9 +131,14 @@ VARIANTS = tuple(
         observation_bounds=(0.0, 1.0),
         train=TRAIN,
         ood={
-            "ood-deterministic": Split({**TRAIN, "transitions": Dirichlet(0.25, SHAPE)}, "shift", about="RL³'s: nearly deterministic"),
-            "ood-rich": Split({**TRAIN, "rewards": Normal(0, 2, SHAPE[:2])}, "shift", about="rewards spread twice as wide around 0"),
+            "ood-deterministic": Split(
+                {**TRAIN, "transitions": Dirichlet(0.25, SHAPE)}, "shift", about="RL³'s: nearly deterministic"
+            ),
+            "ood-rich": Split(
+                {**TRAIN, "rewards": Normal(0, 2, SHAPE[:2])}, "shift", about="rewards spread twice as wide around 0"
+            ),
         },
+        scored_by_trial=True,
         budgets=(0, 20),
         frozen_tasks=10_000,
     )

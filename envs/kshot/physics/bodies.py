@@ -19,12 +19,12 @@ class MjState(NamedTuple):
 
     qpos: Array  # (N, nq) m, rad
     qvel: Array  # (N, nv) m/s, rad/s
-    dt: float  # seconds an env step
-    torso: Array | None = None  # (N, 3) m, origin of the torso frame
-    rotation: Array | None = None  # (N, 9) torso rotation matrix, row by row
-    com: Array | None = None  # (N, 3) m, centre of mass of the torso's subtree
-    com_velocity: Array | None = None  # (N, 3) m/s
-    contact: Array | None = None  # (N, nbody, 6) external contact wrench of each body: torque Nm, force N
+    dt: Array  # (1,) s an env step
+    torso: Array = None  # (N, 3) m, origin of the torso frame
+    rotation: Array = None  # (N, 9) torso rotation matrix, row by row
+    com: Array = None  # (N, 3) m, centre of mass of the torso's subtree
+    com_velocity: Array = None  # (N, 3) m/s
+    contact: Array = None  # (N, nbody, 6) external contact wrench of each body: torque Nm, force N
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class Body:
 @cache
 def _compile(body: Body) -> mujoco.MjModel:
     spec = mujoco.MjSpec.from_file(str(ASSETS / body.file))
+    # A body is one tree, so there are no islands to find: the same bits, a few per cent faster.
+    spec.option.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ISLAND)
     if body.timestep is not None:
         spec.option.timestep = body.timestep
     if body.gear is not None:

@@ -11,7 +11,10 @@ from mujoco.batch import Batch
 from kshot.physics.bodies import Body, MjState
 
 # MuJoCo resets a simulation that raises one of these and goes on; we end its episode.
-_DIVERGENCE = [int(w) for w in (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)]
+_DIVERGENCE = [
+    int(w)
+    for w in (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
+]
 
 
 class CpuPhysics:
@@ -27,7 +30,7 @@ class CpuPhysics:
             threads: 0 for one a core.
         """
         self.model = body.compile()
-        self.dt = float(self.model.opt.timestep) * frame_skip
+        self.dt = np.array([self.model.opt.timestep * frame_skip])  # NumPy divides faster by an array than by a float
         self._frame_skip = frame_skip
         self._current = body.current
         self._batch = Batch(self.model, n, 1 if n == 1 else threads)
@@ -48,7 +51,9 @@ class CpuPhysics:
         """Return a copy of the state of all simulations."""
         if not self._readouts:
             return MjState(self._qpos.copy(), self._qvel.copy(), self.dt)
-        return MjState(self._qpos.copy(), self._qvel.copy(), self.dt, **{k: v.copy() for k, v in self._readouts.items()})
+        return MjState(
+            self._qpos.copy(), self._qvel.copy(), self.dt, **{k: v.copy() for k, v in self._readouts.items()}
+        )
 
     def step(self, ctrl: np.ndarray, active: np.ndarray | None = None) -> np.ndarray | None:
         """Advance the simulations by one env step, all of them or where `active`.
@@ -64,7 +69,7 @@ class CpuPhysics:
         self._batch.step(active, self._frame_skip, self._stage)
         if not np.count_nonzero(self._warnings):
             return None
-        diverged = self._warnings.any(1)
+        diverged: np.ndarray = self._warnings.any(1)
         self._warnings[:] = 0
         return diverged
 

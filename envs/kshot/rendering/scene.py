@@ -1,7 +1,6 @@
 """What a family shows beside its body, in world coordinates (metres, or cells): data, no drawing.
 
-A scene is drawn flat for analytic families, and into the three-dimensional picture (at floor height) for
-MuJoCo families, where its view is not used.
+A scene is drawn flat for analytic families, and into the three-dimensional picture for MuJoCo families.
 """
 
 from __future__ import annotations
@@ -9,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Role = Literal["agent", "goal", "reach", "guide", "actual", "faint"]  # what a mark is: the palette chooses its colour
+# What a mark is: the palette chooses its colour.
+Role = Literal["agent", "goal", "reach", "guide", "actual", "faint", "ink"]
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,15 @@ Mark: TypeAlias = Disc | Rectangle | Arrow | Label
 
 @dataclass(frozen=True)
 class Scene:
-    """Marks in drawing order, the part of the plane to show, and a caption that names the task."""
+    """Marks in drawing order, and a caption that names the task.
+
+    `view`, `stretch` and `grid` are of flat pictures, `plane` is of MuJoCo pictures: marks lie on the floor, or
+    stand upright in the plane of x and z, where their y is a height.
+    """
 
     marks: tuple[Mark, ...]
     caption: str
     view: tuple[float, float, float, float] = (-1.0, 1.0, -1.0, 1.0)  # x_min, x_max, y_min, y_max
+    stretch: bool = False  # fill the picture: x and y have scales of their own
+    grid: float = 0.0  # distance of background lines, 0 for none
+    plane: Literal["floor", "side"] = "floor"

@@ -1,0 +1,262 @@
+"""The command line: `kshot list`, `show`, `evaluate`, `watch`, `demo`, `freeze`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from kshot import VARIANTS, cards, tasks
+from kshot import variant as find
+from kshot.agents import PrivilegedAgent, make_agent
+from kshot.evaluation import evaluate
+from kshot.family import Variant
+from kshot.results import Result
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Task families for meta-reinforcement-learning.",
+)
+console = Console()
+errors = Console(stderr=True)
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="a variant, as kshot/PointGoal-v0 or PointGoal-v0")]
+AgentName = Annotated[str, typer.Option(help="random, constant, expert, gait, or module:attribute")]
+SplitName = Annotated[str, typer.Option(help="train, val, test, or one of the variant's ood splits")]
+Seed = Annotated[int, typer.Option(min=0, help="of the evaluation and of the agent's own choices")]
+
+
+@app.command("list")
+def list_(
+    pattern: Annotated[str, typer.Argument(help="show ids that contain this")] = "",
+    markdown: Annotated[bool, typer.Option("--markdown", help="as a Markdown table")] = False,
+) -> None:
+    """Show all variants."""
+    rows = cards.table(v for v in VARIANTS.values() if pattern.lower() in v.id.lower())
+    if markdown:
+        print(cards.markdown_table(rows), end="")
+        return
+    if not console.is_terminal:
+        print("\n".join("\t".join(row) for row in rows))
+        return
+    table = Table(*rows[0], expand=True)
+    for row in rows[1:]:
+        table.add_row(*row)
+    console.print(table)
+
+
+@app.command()
+def show(id: Id) -> None:
+    """Show a variant's card: formula, splits with their laws and kinds, spaces, budgets, source."""
+    text = cards.card(_find(id))
+    if console.is_terminal:
+        console.print(Markdown(text))
+    else:
+        print(text, end="")
+
+
+@app.command("evaluate")
+def evaluate_(
+    id: Id,
+    agent: AgentName = "random",
+    split: Annotated[
+        list[str] | None, typer.Option(help="repeat for several; by default test and all ood splits")
+    ] = None,
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help="a task; by default enough for the variant's budgets")
+    ] = None,
+    num_tasks: Annotated[int | None, typer.Option("--tasks", min=1, help="the first so many; by default all")] = None,
+    seed: Seed = 0,
+    output: Annotated[Path | None, typer.Option(help="folder to save results in")] = None,
+) -> None:
+    """Score an agent on frozen tasks, and save the results as JSON."""
+    v = _find(id)
+    done = []
+    for name in split or ["test", *v.ood]:
+        with _progress(f"{v.id} {name}") as report, _clear_errors():
+            done.append(
+                evaluate(agent, v.id, split=name, episodes=episodes, seed=seed, num_tasks=num_tasks, progress=report)
+            )
+        if output is not None:
+            path = output / f"{v.id.removeprefix('kshot/')}-{name}-{done[-1].agent.name}-seed{seed}.json"
+            done[-1].save(path)
+            errors.print(f"saved {path}", highlight=False, soft_wrap=True)
+    _print_scores(v, done)
+
+
+@app.command()
+def watch(
+    id: Id,
+    agent: AgentName = "random",
+    split: SplitName = "test",
+    task: Annotated[int, typer.Option(min=0, help="number of the task in the frozen set")] = 0,
+    episodes: Annotated[int, typer.Option(min=1)] = 1,
+    seed: Seed = 0,
+    output: Annotated[
+        Path | None, typer.Option(help="an .mp4 or .gif file; by default an .mp4 named after the id")
+    ] = None,
+) -> None:
+    """Film an agent on one frozen task."""
+    from kshot.engine import Engine
+    from kshot.rendering import Renderer
+    from kshot.rendering.video import write_video
+
+    v = _find(id)
+    path = output or Path(f"{v.id.removeprefix('kshot/')}-{agent.replace(':', '-')}.mp4")
+    with _clear_errors():
+        frozen = tasks.frozen(v, split)
+        if task >= len(frozen[0]):
+            raise ValueError(f"--task is {task}; {v.id} {split} has {len(frozen[0])} tasks, 0 … {len(frozen[0]) - 1}")
+        engine = Engine(v, split, 1, limit=v.horizon)
+        who = make_agent(agent, v, seed)
+        renderer = Renderer(engine)
+        with _progress(f"{v.id} {split} task {task}") as report:
+            frames = _film(who, engine, tasks.take(frozen, slice(task, task + 1)), renderer, episodes, seed, report)
+            write_video(path, frames, round(1 / v.dt) if v.dt else 10)
+        renderer.close()
+    print(path)
+
+
+@app.command()
+def freeze(
+    pattern: Annotated[str, typer.Argument(help="ids that contain this")] = "",
+    check: Annotated[bool, typer.Option("--check", help="only compare with the shipped sets")] = False,
+) -> None:
+    """Draw the frozen task sets that ship with the package, or check that they would be drawn again."""
+    chosen = [v for v in VARIANTS.values() if pattern.lower() in v.id.lower()]
+    stale = []
+    with _progress("task sets") as report:
+        for i, v in enumerate(chosen):
+            if not check:
+                tasks.freeze(v)
+            elif any(
+                tasks.digest(tasks.frozen(v, name)) != tasks.digest(tasks.draw_frozen(v, name)) for name in v.splits
+            ):
+                stale.append(v.id)
+            report((i + 1) / len(chosen))
+    if stale:
+        errors.print(f"these frozen sets would be drawn otherwise now: {', '.join(stale)}; run `kshot freeze`")
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="folder for the picture and the results")] = Path("runs/demo"),
+) -> None:
+    """Score two agents on all splits of an analytic and a MuJoCo variant, and draw a picture."""
+    from kshot.demo import demo_picture
+
+    plan = [("kshot/PointGoal-v0", ("random", "expert"), 2), ("kshot/HalfCheetahVel-v0", ("random", "gait"), 2)]
+    for id, agents, episodes in plan:
+        v = find(id)
+        done = []
+        for agent in agents:
+            for name in v.splits:
+                with _progress(f"{id} {agent} {name}") as report:
+                    done.append(evaluate(agent, id, split=name, episodes=episodes, progress=report))
+                done[-1].save(output / f"{v.id.removeprefix('kshot/')}-{name}-{agent}.json")
+        _print_scores(v, done)
+    with _clear_errors():
+        print(f"picture: {demo_picture(output / 'demo.png')}")
+
+
+def _film(
+    agent: Any, engine: Any, task: Any, renderer: Any, episodes: int, seed: int, report: Callable[[float], None]
+) -> Iterator[np.ndarray]:
+    """Yield the pictures of consecutive episodes."""
+    from kshot.agents import Experience
+
+    agent.reset(1)
+    for k in range(episodes):
+        engine.seat(np.array([seed], np.uint64), np.array([k]), task)
+        if k == 0 and isinstance(agent, PrivilegedAgent):
+            agent.see(engine)
+        engine.begin()
+        observation, horizon = engine.observe(), engine.variant.horizon
+        yield renderer.picture(0)
+        for t in range(horizon):
+            action = engine.prepare(agent.act(observation))
+            out = engine.step(action)
+            following = engine.observe()
+            agent.observe(
+                Experience(observation, action, out.reward, out.terminated, out.truncated, following, np.ones(1, bool))
+            )
+            observation = following
+            yield renderer.picture(0)
+            report((k + (t + 1) / horizon) / episodes)
+            if out.terminated[0] or out.truncated[0]:
+                break
+        agent.end_episode()
+
+
+def _print_scores(v: Variant, done: list[Result]) -> None:
+    """Print a row a result: its score at each budget that it covers."""
+    budgets = [b for b in v.budgets if any(_score(r, b) for r in done)]
+    unit = "trials" if v.scored_by_trial else "episodes"
+    header = ["agent", "split", "tasks", "episodes", *(f"return after {b} {unit}" for b in budgets)]
+    rows = [[r.agent.name, r.split, str(r.tasks.n), str(r.episodes), *(_score(r, b) for b in budgets)] for r in done]
+    if not console.is_terminal:
+        print(f"{v.id}\n" + "\n".join("\t".join(row) for row in [header, *rows]))
+        return
+    table = Table(*header, title=v.id)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _score(result: Result, budget: int) -> str:
+    try:
+        return f"{result.score(budget):.2f}"
+    except ValueError:
+        return ""
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[float], None]]:
+    """Show a bar on a terminal, plain lines on anything else."""
+    if errors.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=errors, transient=True) as bar:
+            row = bar.add_task(what, total=1.0)
+            yield lambda fraction: bar.update(row, completed=fraction)
+        return
+    shown = [0.0]
+
+    def report(fraction: float) -> None:
+        if fraction >= shown[0] + 0.25:
+            shown[0] = fraction
+            print(f"{what}: {100 * fraction:.0f} %", file=sys.stderr)
+
+    yield report
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Turn what the user can mend into one line and exit status 2."""
+    try:
+        yield
+    except (ValueError, KeyError, RuntimeError, OSError) as error:
+        errors.print(f"[red]error:[/red] {error.args[0] if error.args else error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+
+
+def _find(id: str) -> Variant:
+    with _clear_errors():
+        return find(id)
+    raise AssertionError

@@ -1,0 +1,201 @@
+"""The evaluation protocol: consecutive episodes of each frozen task, in parallel, returns of every one."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kshot import random, tasks
+from kshot.agents import Agent, Experience, PrivilegedAgent, make_agent
+from kshot.engine import Engine
+from kshot.family import Variant
+from kshot.registry import variant as find_variant
+from kshot.results import AgentCard, Result, TaskSet, provenance
+
+MAX_ROWS = 20_000  # more are evaluated in turns, to bound memory
+
+
+class _Round(NamedTuple):
+    """What one round of parallel episodes gave, (rows,) each."""
+
+    returns: np.ndarray
+    successes: np.ndarray | None
+    lengths: np.ndarray
+    diverged: np.ndarray
+    rewards: list[float]  # sum over rows of each step's reward
+
+
+def evaluate(
+    agent: Any,
+    id: str,
+    *,
+    split: str = "test",
+    episodes: int | None = None,
+    seed: int = 0,
+    num_tasks: int | None = None,
+    threads: int = 0,
+    progress: Callable[[float], None] | None = None,
+) -> Result:
+    """Score an agent on the frozen tasks of a variant's split.
+
+    Every task gets the same number of consecutive episodes; all tasks run in parallel, in an order that
+    depends on the seed. The agent's memory is cleared between tasks and kept between a task's episodes. It
+    sees observations and rewards, never the task or `info`. Noise is a function of (seed, task, episode):
+    the same for every agent and for every `round`.
+
+    Args:
+        agent: an `Agent`, a function of observations, or a name that `make_agent` knows.
+        id: of the variant.
+        split: which frozen task set.
+        episodes: a task; rounded up to whole rounds of the agent. None: enough for the variant's budgets.
+        seed: of the evaluation.
+        num_tasks: the first so many tasks of the set; None for all.
+        threads: physics threads, 0 for one a core; the result does not depend on it.
+        progress: called with the fraction done.
+
+    Returns:
+        The result; `Result.score(b)` is the mean return after b episodes.
+
+    Raises:
+        ValueError: for an unknown agent or split, or counts that make no sense.
+        ActionError: where the agent's actions do not fit the action space.
+    """
+    begun = time.perf_counter()
+    v = find_variant(id)
+    who = make_agent(agent, v, seed)
+    size = int(getattr(who, "round", 1))
+    if size < 1:
+        raise ValueError(f"agent.round is {size}; expected at least 1")
+    task = tasks.frozen(v, split)
+    n = _count("num_tasks", num_tasks, len(task[0]), len(task[0]))
+    task = tasks.take(task, slice(0, n))
+    rounds = math.ceil(_count("episodes", episodes, default_episodes(v), None) / size)
+    order = np.random.default_rng(seed).permutation(n)
+    seeds = random.row_seeds(seed, n)
+    turns = np.array_split(order, math.ceil(n * size / MAX_ROWS))
+    done: list[tuple[np.ndarray, list[_Round]]] = []
+    for i, turn in enumerate(turns):
+        report = None if progress is None else _part(progress, i, len(turns))
+        done.append((turn, _run(who, v, split, tasks.take(task, turn), seeds[turn], size, rounds, threads, report)))
+    returns = _table(done, n, size, "returns")
+    lengths = _table(done, n, size, "lengths")
+    has_success = done[0][1][0].successes is not None
+    first = [turn_rounds[0].rewards for _, turn_rounds in done]
+    within = (np.sum(first, 0) / (n * size)).tolist() if v.scored_by_trial and v.trial == 1 else None
+    return Result(
+        variant=v.id,
+        split=split,
+        agent=AgentCard(
+            name=getattr(who, "name", type(who).__name__),
+            round=size,
+            privileged=isinstance(who, PrivilegedAgent),
+            config=dict(getattr(who, "config", {})),
+        ),
+        seed=seed,
+        tasks=TaskSet(n=n, sha256=tasks.digest(task)),
+        episodes=rounds * size,
+        returns=returns.tolist(),
+        successes=_table(done, n, size, "successes").tolist() if has_success else None,
+        lengths=lengths.tolist(),
+        within=within,
+        steps=int(lengths.sum()),
+        diverged=int(_table(done, n, size, "diverged").sum()),
+        **provenance(),
+        seconds=time.perf_counter() - begun,
+    )
+
+
+def default_episodes(variant: Variant) -> int:
+    """Return how many episodes a task gets if nobody says: a trial where those are scored, else for all budgets."""
+    return variant.trial if variant.scored_by_trial else max(variant.budgets) + 1
+
+
+def _run(
+    agent: Agent,
+    variant: Variant,
+    split: str,
+    task: Any,
+    seeds: np.ndarray,
+    size: int,
+    rounds: int,
+    threads: int,
+    progress: Callable[[float], None] | None,
+) -> list[_Round]:
+    """Run all rounds of some tasks; rows are tasks × round, those of a task side by side."""
+    n = len(seeds)
+    engine = Engine(variant, split, n * size, threads=threads, limit=variant.horizon)
+    row_task, row_seeds = tasks.take(task, np.repeat(np.arange(n), size)), np.repeat(seeds, size)
+    slot = np.tile(np.arange(size), n)
+    agent.reset(n)
+    done = []
+    for k in range(rounds):
+        engine.seat(row_seeds, k * size + slot, row_task)
+        if k == 0 and isinstance(agent, PrivilegedAgent):
+            agent.see(engine)
+        report = None if progress is None else _part(progress, k, rounds)
+        done.append(_play(agent, engine, report))
+        agent.end_episode()
+    return done
+
+
+def _play(agent: Agent, engine: Engine, progress: Callable[[float], None] | None) -> _Round:
+    """Run one episode of every row; rows that end wait for the others."""
+    engine.begin()
+    n, horizon = engine.n, engine.variant.horizon
+    returns, lengths, rewards = np.zeros(n), np.zeros(n, np.int64), []
+    successes, diverged, active = np.zeros(n, bool), np.zeros(n, bool), np.ones(n, bool)
+    has_success, everyone = False, True
+    observation = engine.observe()
+    for t in range(horizon):
+        action = engine.prepare(agent.act(observation))
+        out = engine.step(action, None if everyone else active)
+        reward = out.reward if everyone else np.where(active, out.reward, 0.0)
+        next_observation = engine.observe()
+        agent.observe(
+            Experience(
+                observation, action, reward, out.terminated & active, out.truncated & active, next_observation, active
+            )
+        )
+        returns += reward
+        lengths += active
+        rewards.append(float(reward.sum()))
+        diverged |= out.diverged & active
+        if "success" in out.metrics:
+            has_success = True
+            successes |= out.metrics["success"] & active
+        active = active & ~(out.terminated | out.truncated)
+        everyone = bool(active.all())
+        observation = next_observation
+        if progress is not None:
+            progress((t + 1) / horizon)
+        if not active.any():
+            break
+    return _Round(returns, successes if has_success else None, lengths, diverged, rewards)
+
+
+def _table(done: list[tuple[np.ndarray, list[_Round]]], n: int, size: int, field: str) -> np.ndarray:
+    """Put a field of all rounds back in task order, (tasks, episodes)."""
+    rounds = len(done[0][1])
+    table = np.zeros((n, rounds * size), np.asarray(getattr(done[0][1][0], field)).dtype)
+    for turn, played in done:
+        for k, one in enumerate(played):
+            table[turn, k * size : (k + 1) * size] = getattr(one, field).reshape(len(turn), size)
+    return table
+
+
+def _part(progress: Callable[[float], None], i: int, n: int) -> Callable[[float], None]:
+    """Return the progress of part i of n."""
+    return lambda fraction: progress((i + fraction) / n)
+
+
+def _count(name: str, value: int | None, default: int, most: int | None) -> int:
+    """Check a count that the user may leave out."""
+    count = default if value is None else value
+    if count < 1 or (most is not None and count > most):
+        bound = "at least 1" if most is None else f"from 1 to {most}"
+        raise ValueError(f"{name} is {count}; expected {bound}")
+    return count

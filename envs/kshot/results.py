@@ -1,0 +1,153 @@
+"""Result files: one evaluation of one agent on one variant and split, as checked JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from kshot import tasks
+
+FORMAT = 1
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class ResultError(ValueError):
+    """A file that is not a result this version can read."""
+
+
+class AgentCard(BaseModel):
+    """Who was evaluated."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    round: int = Field(ge=1)  # episodes it runs under one policy before it updates
+    privileged: bool  # it was shown the task: an oracle
+    config: dict[str, Any] = {}
+
+
+class TaskSet(BaseModel):
+    """Which tasks it was evaluated on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    n: int = Field(ge=1)  # the first n of the frozen set
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")  # of these n
+
+
+class Result(BaseModel):
+    """Returns of every task and episode, and what is needed to get them again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    variant: str
+    split: str
+    agent: AgentCard
+    seed: int = Field(ge=0)
+    tasks: TaskSet
+    episodes: int = Field(ge=1)
+    returns: list[list[Finite]]  # (tasks, episodes)
+    successes: list[list[bool]] | None  # likewise: whether any step was one; None where the family defines none
+    lengths: list[list[int]]  # likewise, in steps
+    within: list[Finite] | None  # mean reward of each step of the first episode; None but for bandits
+    steps: int = Field(ge=1)  # in all
+    diverged: int = Field(ge=0)  # episodes that the simulator could not finish
+    versions: dict[str, str]
+    commit: str | None  # of the git checkout that ran it
+    command: str
+    created: str
+    seconds: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _shapes_agree(self) -> Result:
+        for name in ("returns", "successes", "lengths"):
+            table = getattr(self, name)
+            if table is not None and (len(table) != self.tasks.n or any(len(row) != self.episodes for row in table)):
+                raise ValueError(f"{name} must be {self.tasks.n} tasks × {self.episodes} episodes")
+        return self
+
+    def score(self, budget: int = 0) -> float:
+        """Return the mean return after `budget` episodes on the task (trials, where trials are scored).
+
+        An agent that runs rounds of several episodes under one policy scores their mean.
+
+        Raises:
+            ValueError: where the evaluation was too short for this budget.
+        """
+        from kshot.registry import variant
+
+        v, returns = variant(self.variant), np.asarray(self.returns)
+        if v.scored_by_trial:
+            returns = returns[:, : returns.shape[1] // v.trial * v.trial].reshape(len(returns), -1, v.trial).sum(-1)
+        first = budget // self.agent.round * self.agent.round
+        held = returns[:, first : first + self.agent.round]
+        if budget < 0 or held.size == 0:
+            raise ValueError(f"{self.variant}: {self.episodes} episodes are too few for a budget of {budget}")
+        return float(held.mean())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the result as JSON, atomically."""
+        tasks.write_text(Path(path), self.model_dump_json(indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Result:
+        """Read a result.
+
+        Raises:
+            ResultError: where the file cannot be read, is damaged, of another format, or not a result.
+        """
+        try:
+            text = Path(path).read_text()
+            data = json.loads(text)
+        except (OSError, ValueError) as error:
+            raise ResultError(f"cannot read a result from {path}: {error}") from error
+        found = data.get("format") if isinstance(data, dict) else None
+        if found != FORMAT:
+            raise ResultError(f"{path}: expected a kshot result of format {FORMAT}, got format {found!r}")
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the file"
+            raise ResultError(f"{path} is not a kshot result: {where}: {first['msg']}") from error
+
+
+def provenance() -> dict[str, Any]:
+    """Return the fields that say how a result came about."""
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("kshot", "gymnasium", "mujoco", "numpy")},
+        },
+        "commit": _commit(),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout this package runs from, with + where files differ; None outside one."""
+    here = Path(__file__).parent
+    try:
+        # `--match` nothing: the plain hash; `--dirty` marks changes.
+        run = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty=+", "--match", ""],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+        ignored = subprocess.run(["git", "-C", str(here), "check-ignore", "-q", str(here)], timeout=10).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return run.stdout.strip() if run.returncode == 0 and not ignored else None

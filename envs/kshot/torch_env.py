@@ -1,0 +1,123 @@
+"""The batch environment as torch tensors on a device, for training."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import torch
+from gymnasium.error import ResetNeeded
+
+from kshot import random, registry, tasks
+from kshot.engine import ActionError, Engine
+from kshot.single import configure, step_info
+
+
+class TorchEnv:
+    """N rows of a task distribution as float32 tensors; each row agrees with the NumPy batch to rounding.
+
+    Rows reset in the step that ends them (Gymnasium's SAME_STEP), so that no step is a ghost: `info` then
+    holds the last observations as `final_obs`, meaningful where `done`. Analytic families never leave the
+    device inside a step; MuJoCo families step on the CPU.
+    """
+
+    def __init__(
+        self,
+        variant: str,
+        num_envs: int,
+        device: str | torch.device = "cpu",
+        *,
+        split: str = "train",
+        task: Any = None,
+        tasks: Any = None,
+        episodes_per_task: int | None = None,
+        threads: int = 0,
+    ) -> None:
+        """Build the rows; see `KshotVectorEnv` for the arguments."""
+        self.variant = registry.variant(variant)
+        self.num_envs, self.device = num_envs, torch.device(device)
+        self.engine = Engine(
+            self.variant, split, num_envs, threads=threads, limit=self.variant.horizon, device=self.device
+        )
+        configure(self.engine, tasks, episodes_per_task)
+        if task is not None:
+            self.set_task(task)
+        self.single_observation_space = self.variant.observation_space
+        self.single_action_space = self.variant.action_space
+        self._started = False
+        self._steps_left = 0  # before rows that run in step end together; known without asking the device
+        self._ends_early = self.variant.family.terminated is not None or self.variant.body is not None
+
+    def reset(self, seed: int | None = None) -> torch.Tensor:
+        """Start the next episode of all rows; a seed gives row i the row seed of a single env with seed + i.
+
+        Returns:
+            Observations, (N, k) float32.
+        """
+        if seed is not None:
+            self.engine.reseed(None, random.gymnasium_row_seeds(range(seed, seed + self.num_envs)))
+        elif not self._started:
+            self.engine.reseed(None, random.row_seeds(secrets.randbits(63), self.num_envs))
+        self.engine.begin()
+        self._started, self._steps_left = True, self.variant.horizon
+        observation: torch.Tensor = self.engine.observe()
+        return observation
+
+    def step(
+        self, action: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+        """Move all rows by one step and reset those that end.
+
+        Args:
+            action: (N, …); float for a Box, where it is clipped, whole numbers for Discrete.
+
+        Returns:
+            observations (N, k), rewards, terminated, truncated (N,), and info: the reward terms, the
+            family's metrics, and `final_obs` in a step that may have ended rows.
+        """
+        if not self._started:
+            raise ResetNeeded(f"{self.variant.id}: step before reset; call reset() first")
+        out = self.engine.step(self._prepare(action))
+        info = step_info(self.variant.body is not None, out)
+        self._steps_left -= 1
+        if self._ends_early or self._steps_left == 0:
+            info["final_obs"] = self.engine.observe()
+            self._restart(out.terminated | out.truncated)
+        return self.engine.observe(), out.reward, out.terminated, out.truncated, info
+
+    def set_task(self, task: Any) -> None:
+        """Pin tasks: one for all rows, or a batch of N."""
+        self.engine.pin(None, tasks.check(self.variant, task, self.num_envs))
+
+    @property
+    def task(self) -> Any:
+        """The rows' tasks, a NamedTuple of tensors: for oracles and pictures, never for an agent."""
+        return self.engine.task
+
+    def get_state(self) -> dict[str, Any]:
+        """Return everything that the rows' future depends on, as NumPy arrays."""
+        return {"engine": self.engine.get_state(), "started": self._started, "steps_left": self._steps_left}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restore what `get_state` of an env of the same variant, split and size returned."""
+        self.engine.set_state(state["engine"])
+        self._started, self._steps_left = bool(state["started"]), int(state["steps_left"])
+
+    def _restart(self, done: torch.Tensor) -> None:
+        """Begin the next episode where done."""
+        if not self._ends_early:
+            self.engine.begin()  # all rows run in step: every one has ended
+            self._steps_left = self.variant.horizon
+        elif self.device.type != "cpu" or bool(done.any()):  # on the CPU asking is cheap, on a device it waits
+            self.engine.begin(done)
+
+    def _prepare(self, action: torch.Tensor) -> torch.Tensor:
+        """Check shape and type, without asking the device for values, and clip."""
+        expected = (self.num_envs, *(self.single_action_space.shape or ()))
+        if tuple(action.shape) != expected:
+            raise ActionError(f"{self.variant.id}: got actions of shape {tuple(action.shape)}; expected {expected}")
+        if self.engine.low is None:
+            if action.is_floating_point():
+                raise ActionError(f"{self.variant.id}: got actions of type {action.dtype}; expected whole numbers")
+            return action.to(self.device, torch.int64)
+        return action.to(self.device, torch.float32).clip(self.engine.low, self.engine.high)
