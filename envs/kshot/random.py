@@ -3,7 +3,8 @@
 Philox 4x32-10 (Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3") computed for
 all rows at once, the same integers in NumPy and torch. There is no generator state to save, and a row's
 stream depends on nothing but its seed. The float functions below use only operations that IEEE 754 rounds
-correctly (+ - * / sqrt), so that they, and the task sets drawn with them, are the same on every machine.
+correctly (+ - * / sqrt), so that in NumPy they, and the task sets drawn with them, are the same on every
+machine; torch agrees to rounding.
 """
 
 from __future__ import annotations

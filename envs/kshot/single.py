@@ -26,6 +26,8 @@ class KshotEnv(gym.Env[np.ndarray, Any]):
     and for MuJoCo families `diverged`.
     """
 
+    metadata = {"render_modes": RENDER_MODES, "render_fps": 10}  # noqa: RUF012 - Gymnasium's way
+
     def __init__(
         self,
         variant: str,
@@ -49,11 +51,9 @@ class KshotEnv(gym.Env[np.ndarray, Any]):
             ValueError: for an unknown split or render mode, or a task outside the task space.
         """
         self.variant = registry.variant(variant)
-        self.metadata = {
-            "render_modes": RENDER_MODES,
-            "render_fps": round(1 / self.variant.dt) if self.variant.dt else 10,
-        }
-        self.render_mode = _render_mode(render_mode)
+        if self.variant.dt:
+            self.metadata = {**self.metadata, "render_fps": round(1 / self.variant.dt)}
+        self.render_mode = check_render_mode(render_mode)
         self.engine = Engine(self.variant, split, 1)
         configure(self.engine, tasks, episodes_per_task)
         if task is not None:
@@ -192,7 +192,8 @@ def step_info(mujoco: bool, out: Outcome) -> dict[str, Any]:
     return info
 
 
-def _render_mode(mode: str | None) -> str | None:
+def check_render_mode(mode: str | None) -> str | None:
+    """Return a render mode that is known; ValueError for another."""
     if mode is not None and mode not in RENDER_MODES:
         raise ValueError(f"render_mode is {mode!r}; expected None or one of {', '.join(RENDER_MODES)}")
     return mode

@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 from kshot import random, registry, tasks
 from kshot.engine import Engine, Outcome
 from kshot.rendering import Renderer
-from kshot.single import RENDER_MODES, _render_mode, configure, step_info, task_option
+from kshot.single import KshotEnv, check_render_mode, configure, step_info, task_option
 
 
 class KshotVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
@@ -23,6 +23,8 @@ class KshotVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
     `reset(options={"task": batch, "reset_mask": mask})` with a batch of N tasks or one task for all, or
     `"task": "resample"`.
     """
+
+    metadata = KshotEnv.metadata
 
     def __init__(
         self,
@@ -55,12 +57,10 @@ class KshotVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         self.variant = registry.variant(variant)
         self.num_envs = num_envs
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
-        self.metadata = {
-            "render_modes": RENDER_MODES,
-            "render_fps": round(1 / self.variant.dt) if self.variant.dt else 10,
-            "autoreset_mode": self.autoreset_mode,
-        }
-        self.render_mode = _render_mode(render_mode)
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
+        if self.variant.dt:
+            self.metadata["render_fps"] = round(1 / self.variant.dt)
+        self.render_mode = check_render_mode(render_mode)
         limit = self.variant.horizon if max_episode_steps is None else max_episode_steps
         self.engine = Engine(self.variant, split, num_envs, threads=threads, limit=limit)
         configure(self.engine, tasks, episodes_per_task)

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from gymnasium import spaces
 
+from kshot.agents import gait
 from kshot.engine import Engine
+from kshot.families import half_cheetah
 from kshot.family import Variant
 
 
@@ -148,11 +150,13 @@ class GaitAgent(PrivilegedAgent):
         """Take a variant of HalfCheetahVel or HalfCheetahDir."""
         if variant.family.name not in ("HalfCheetahVel", "HalfCheetahDir"):
             raise ValueError(f"{variant.id}: the gait controller runs HalfCheetahVel and HalfCheetahDir only")
+        if variant.dt != 0.05 or variant.observe not in (half_cheetah.joints, half_cheetah.with_torso):
+            raise ValueError(
+                f"{variant.id}: the gait controller needs steps of 0.05 s and joints first in the observation"
+            )
 
     def act(self, observation: np.ndarray) -> np.ndarray:
         """Drive the motors."""
-        from kshot.agents import gait
-
         task = self._engine.task
         velocity = task.velocity if hasattr(task, "velocity") else gait.TOP_SPEED * task.direction
         return gait.torques(observation, self._engine.clock, velocity)

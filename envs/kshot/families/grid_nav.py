@@ -165,6 +165,5 @@ VARIANTS = (
         constants=Constants(10, (RIGHT, LEFT, UP, DOWN, STAY), 1.0, 0.0),
         train=among(_DARK[:80]),
         ood={"ood-held-out": Split(among(_DARK[80:]), "hole", about="20 of 100 cells")},
-        note="which cells are held out follows a permutation of our own seed 0",
     ),
 )

@@ -158,5 +158,5 @@ VARIANTS = (
         horizon=64,
         constants=Constants(bonus=2.0, band=0.5),
     ),
-    replace(DEFAULT, name="amago", source="AMAGO (2310.09971)", horizon=1000),
+    replace(DEFAULT, name="amago", source="AMAGO (2310.09971)", horizon=1000, trial=1),
 )

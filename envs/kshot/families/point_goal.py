@@ -68,7 +68,7 @@ def reward_terms(before: State, action: Array, after: State, task: Task, c: Cons
 def terminated(state: State, task: Task, c: Constants) -> Array:
     """End on the goal, where the source does."""
     offset = state.position - task.goal
-    return (abs(offset) < c.tolerance).all(-1) | (norm(offset) < c.radius)
+    return (abs(offset) < c.tolerance).all(-1) | (norm(offset) <= c.radius)
 
 
 def metrics(before: State, after: State, task: Task, c: Constants) -> dict[str, Array]:

@@ -149,13 +149,14 @@ DEFAULT = Variant(
 )
 NORML = replace(
     DEFAULT,
+    family=ENDING,
     name="norml",
     source="NoRML (1903.01063)",
     horizon=10,
     constants=Constants(),
     train=turned(-1, 1),
     ood={
-        "ood-sparse": Split(turned(-1, 1), "reward", {"sparse": True}, "−1 a step"),
+        "ood-sparse": Split(turned(-1, 1), "reward", {"sparse": True, "radius": 0.1}, "−1 a step until the goal"),
         "ood-mirrored": Split(turned(-1, 1, 1), "dynamics", about="a reflection, which no rotation gives"),
     },
 )
@@ -164,7 +165,6 @@ VARIANTS = (
     NORML,
     replace(
         NORML,
-        family=ENDING,
         name="norml-sparse",
         horizon=100,
         constants=Constants(sparse=True, radius=0.1),
