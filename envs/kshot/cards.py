@@ -36,7 +36,7 @@ def card(variant: Variant) -> str:
             for k, f in family.fields.items()
             if k in variant.train
         ),
-        "trial": f"{variant.trial} episodes",
+        "trial": f"{variant.trial} episode" + "s" * (variant.trial > 1),
         "scored": ("total of a trial" if variant.scored_by_trial else "return of an episode")
         + f", after {', '.join(map(str, variant.budgets))} "
         + ("extra trials" if variant.scored_by_trial else "episodes")
@@ -117,4 +117,4 @@ def _constants(constants: Any) -> str:
 
 def _first_line(function: Any) -> str:
     text = (getattr(function, "__doc__", None) or "").strip().splitlines()
-    return text[0].rstrip(".") if text else ""
+    return text[0].rstrip(".").removeprefix("Return ") if text else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 console = Console()
 errors = Console(stderr=True)
+_LINE_EVERY = 5.0  # seconds between lines of progress where there is no terminal
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="a variant, as kshot/PointGoal-v0 or PointGoal-v0")]
 AgentName = Annotated[str, typer.Option(help="random, constant, expert, gait, or module:attribute")]
@@ -236,11 +238,13 @@ def _progress(what: str) -> Iterator[Callable[[float], None]]:
             row = bar.add_task(what, total=1.0)
             yield lambda fraction: bar.update(row, completed=fraction)
         return
-    shown = [0.0]
+    begun = shown = time.monotonic()
 
     def report(fraction: float) -> None:
-        if fraction >= shown[0] + 0.25:
-            shown[0] = fraction
+        nonlocal shown
+        now = time.monotonic()
+        if now - begun > 1 and (now - shown > _LINE_EVERY or fraction == 1):
+            shown = now
             print(f"{what}: {100 * fraction:.0f} %", file=sys.stderr)
 
     yield report

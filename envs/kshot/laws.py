@@ -185,9 +185,9 @@ class Annulus(Continuous):
 
     def __str__(self) -> str:
         radius = (
-            f"|g| = {_number(self.inner)}"
+            f"radius {_number(self.inner)}"
             if self.inner == self.outer
-            else f"|g| in [{_number(self.inner)}, {_number(self.outer)}] by area"
+            else f"radius in [{_number(self.inner)}, {_number(self.outer)}] by area"
         )
         full = self.stop - self.start >= 2 * math.pi
         return radius + ("" if full else f", angle U[{_angle(self.start)}, {_angle(self.stop)}]")
@@ -406,7 +406,7 @@ def _number(x: Any) -> str:
 def _angle(x: float) -> str:
     """Return an angle in fractions of pi."""
     part = x / math.pi
-    return f"{_number(round(part, 4))}π" if part else "0"
+    return "0" if part == 0 else "π" if part == 1 else f"{_number(round(part, 4))}π"
 
 
 def _power(shape: tuple[int, ...]) -> str:

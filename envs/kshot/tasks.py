@@ -85,7 +85,8 @@ def check(variant: Variant, task: Any, n: int) -> Task:
     unknown, missing = set(given) - set(variant.train), set(variant.train) - set(given)
     if unknown or missing:
         raise TaskError(
-            f"{variant.id}: a task has the fields {', '.join(variant.train)}; got {', '.join(map(str, given)) or 'none'}"
+            f"{variant.id}: the fields of a task are {', '.join(variant.train)}; "
+            f"got {', '.join(map(str, given)) or 'none'}"
             + (f", so {', '.join(sorted(missing))} is missing" if missing else "")
         )
     return as_task(variant, {name: _field(variant, name, given[name], n) for name in variant.train})

@@ -1,0 +1,120 @@
+"""The command line, the demo and the documentation: what users copy must run."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import kshot
+from kshot.cli import app
+from kshot.results import Result
+
+ROOT = Path(__file__).parents[2]
+runner = CliRunner()
+
+
+def run(*words):
+    return runner.invoke(app, [str(w) for w in words])
+
+
+def test_list_shows_every_id_and_filters():
+    everything = run("list")
+    assert everything.exit_code == 0
+    assert all(id in everything.stdout for id in kshot.VARIANTS)
+    assert "Bandit" not in run("list", "ant").stdout
+    assert run("list", "gridnav", "--markdown").stdout.startswith("| id |")
+
+
+@pytest.mark.parametrize("id", ["PointSparse-maesn-v0", "kshot/Bandit-k5n10-v0", "AntGoal-ldm-v0"])
+def test_show_prints_the_card(id):
+    shown = run("show", id)
+    assert shown.exit_code == 0
+    v = kshot.variant(id)
+    assert all(f"`{split}`" in shown.stdout for split in v.splits)
+    assert v.source in shown.stdout
+    assert v.family.formula in shown.stdout
+
+
+def test_an_unknown_id_names_the_nearest():
+    shown = run("show", "PointGaol-v0")
+    assert shown.exit_code == 2
+    assert "did you mean kshot/PointGoal-v0" in shown.output
+
+
+def test_evaluate_prints_scores_and_saves_results(tmp_path):
+    done = run("evaluate", "PointGoal-v0", "--agent", "expert", "--tasks", 5, "--episodes", 2, "--output", tmp_path)
+    assert done.exit_code == 0, done.output
+    files = sorted(p.name for p in tmp_path.iterdir())
+    assert files == ["PointGoal-v0-ood-far-expert-seed0.json", "PointGoal-v0-test-expert-seed0.json"]
+    result = Result.load(tmp_path / files[1])
+    assert f"{result.score(0):.2f}" in done.stdout
+    one = run("evaluate", "PointGoal-v0", "--split", "val", "--tasks", 2, "--episodes", 1)
+    assert "val" in one.stdout
+    assert "ood-far" not in one.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--split", "nowhere"), "has no split 'nowhere'"),
+        (("--agent", "nobody"), "no agent 'nobody'"),
+        (("--tasks", "5000"), "num_tasks is 5000"),
+    ],
+)
+def test_evaluate_says_what_is_wrong_in_one_line(words, reason):
+    done = run("evaluate", "PointGoal-v0", *words)
+    assert done.exit_code == 2
+    assert reason in done.output
+    assert "Traceback" not in done.output
+
+
+def test_watch_films_an_analytic_task(tmp_path):
+    done = run("watch", "PointGoal-v0", "--agent", "expert", "--output", tmp_path / "film.gif", "--episodes", 2)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "film.gif").stat().st_size > 1000
+    wrong = run("watch", "PointGoal-v0", "--task", 99999)
+    assert wrong.exit_code == 2
+    assert "has 1000 tasks" in wrong.output
+
+
+def test_freeze_check_passes_for_what_is_shipped():
+    assert run("freeze", "PointGoal", "--check").exit_code == 0
+    assert run("freeze", "HalfCheetahVel", "--check").exit_code == 0
+
+
+def test_freeze_check_finds_a_changed_law(monkeypatch):
+    from kshot import tasks
+
+    monkeypatch.setattr(tasks, "draw_frozen", lambda v, name: tasks.sample(v, name, 3))
+    done = run("freeze", "HalfCheetahVel-v0", "--check")
+    assert done.exit_code == 1
+    assert "HalfCheetahVel-v0" in done.output
+
+
+def test_generated_documentation_is_fresh():
+    done = subprocess.run([sys.executable, ROOT / "docs/generate.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_runs(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert len(blocks) >= 3
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning", "-c", "\n".join(blocks)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "result.json").read_text())["variant"] == "kshot/PointGoal-v0"
+
+
+def test_every_documented_command_exists():
+    text = (ROOT / "README.md").read_text()
+    used = set(re.findall(r"^kshot (\w+)|`kshot (\w+)", text, re.M))
+    known = {c.name or c.callback.__name__ for c in app.registered_commands}
+    assert {a or b for a, b in used} <= known
