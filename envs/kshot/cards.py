@@ -29,6 +29,7 @@ def card(variant: Variant) -> str:
         "start": str(variant.reset_noise)
         if variant.body
         else _first_line(family.analytic.initial if family.analytic else None),
+        "read-outs": _readouts(variant),
         "observation": f"{space(variant.observation_space)}: {_first_line(variant.observe)}",
         "action": space(variant.action_space),
         "task": "; ".join(
@@ -109,6 +110,15 @@ def space(s: spaces.Space[Any]) -> str:
         return f"Discrete({s.n})"
     assert isinstance(s, spaces.Box)
     return f"Box[{s.low.min():g}, {s.high.max():g}]^{s.shape[0]}"
+
+
+def _readouts(variant: Variant) -> str:
+    if variant.body is None or not variant.body.readouts:
+        return ""
+    when = "computed at the new state" if variant.body.current else "as `mj_step` leaves them, one substep behind"
+    if "contact" in variant.body.readouts and not variant.body.current:
+        when += " (contact: of the first RK4 stage)"
+    return f"{', '.join(variant.body.readouts)}: {when}"
 
 
 def _constants(constants: Any) -> str:

@@ -146,6 +146,15 @@ VARIBAD = replace(
     horizon=100,
     trial=3,
 )
+PB = replace(
+    VARIBAD,
+    name="pb",
+    source="pomdp-baselines (2110.05038) PointRobotSparse-v0",
+    horizon=60,
+    trial=2,
+    action_space=TENTH,
+    constants=Constants(flat=True, step=1.0, start=(-1.5, 1.5, -0.5, 1.5)),
+)
 DENSE = Constants(radius=math.inf, closeness=0.0)
 VARIANTS = (
     DEFAULT,
@@ -174,24 +183,8 @@ VARIANTS = (
         },
     ),
     VARIBAD,
-    replace(
-        VARIBAD,
-        name="pb",
-        source="pomdp-baselines (2110.05038) PointRobotSparse-v0",
-        horizon=60,
-        trial=2,
-        action_space=TENTH,
-        constants=Constants(flat=True, step=1.0, start=(-1.5, 1.5, -0.5, 1.5)),
-    ),
-    replace(
-        VARIBAD,
-        name="borel",
-        source="BOReL (2008.02598) PointRobotSparse-v0",
-        horizon=60,
-        trial=2,
-        action_space=TENTH,
-        constants=Constants(flat=True, step=1.0, start=(-1.5, 1.5, -0.5, 1.5)),
-    ),
+    PB,
+    replace(PB, name="borel", source="BOReL (2008.02598) PointRobotSparse-v0"),
     replace(
         VARIBAD,
         name="metacure",
