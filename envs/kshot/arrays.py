@@ -17,6 +17,8 @@ Array: TypeAlias = Any  # np.ndarray or torch.Tensor, batch first; shapes stand 
 
 def namespace(x: Array) -> Any:
     """Return `torch` for a tensor and `numpy` for anything else, without importing torch."""
+    if type(x) is np.ndarray:  # nearly always; this is called often
+        return np
     torch: ModuleType | None = sys.modules.get("torch")
     return torch if torch is not None and isinstance(x, torch.Tensor) else np
 
@@ -26,7 +28,8 @@ def norm(x: Array) -> Array:
 
     Written over columns: NumPy reduces a last axis of two elements five times slower.
     """
-    return namespace(x).sqrt(x[:, 0] * x[:, 0] + x[:, 1] * x[:, 1])
+    square = x * x
+    return namespace(x).sqrt(square[:, 0] + square[:, 1])
 
 
 def squared_norm(x: Array) -> Array:
@@ -76,8 +79,23 @@ def one_hot(index: Array, size: int, like: Array) -> Array:
     return as_float(index[:, None] == (np.arange(size) if xp is np else xp.arange(size, device=index.device)), like)
 
 
+def at(x: Array, *index: Array) -> Array:
+    """Return one element a row, (N, a, b, …), (N,) a leading axis after the first -> (N, …).
+
+    NumPy takes along one axis four times faster than it indexes several.
+    """
+    flat = rows(x)
+    for axis, i in enumerate(index, 1):
+        flat = flat * x.shape[axis] + i
+    x = x.reshape(-1, *x.shape[1 + len(index) :])
+    return x.take(flat, 0) if namespace(x) is np else x[flat]
+
+
 def pick(x: Array, chosen: Array) -> Array:
-    """Return what to compute with: the chosen rows in NumPy (numbers), all rows in torch (mask: no host sync)."""
+    """Return what to compute with: the chosen rows in NumPy, all rows in torch (no host sync).
+
+    Rows are chosen by their numbers or `slice(None)` in NumPy, where all rows are a view; by a mask in torch.
+    """
     return x[chosen] if namespace(x) is np else x
 
 

@@ -34,8 +34,7 @@ def card(variant: Variant) -> str:
         "action": space(variant.action_space),
         "task": "; ".join(
             f"`{k}` {f.meaning} [{f.low:.4g}, {f.high:.4g}] {f.unit}".rstrip()
-            for k, f in family.fields.items()
-            if k in variant.train
+            for k, f in ((k, variant.task_field(k)) for k in variant.train)
         ),
         "trial": f"{variant.trial} episode" + "s" * (variant.trial > 1),
         "scored": ("total of a trial" if variant.scored_by_trial else "return of an episode")

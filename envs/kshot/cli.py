@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from kshot import VARIANTS, cards, tasks
 from kshot import variant as find
@@ -52,7 +52,7 @@ def list_(
     if not console.is_terminal:
         print("\n".join("\t".join(row) for row in rows))
         return
-    table = Table(*rows[0], expand=True)
+    table = Table(Column(rows[0][0], overflow="fold", no_wrap=True), *rows[0][1:], expand=True)
     for row in rows[1:]:
         table.add_row(*row)
     console.print(table)
@@ -120,7 +120,7 @@ def watch(
         frozen = tasks.frozen(v, split)
         if task >= len(frozen[0]):
             raise ValueError(f"--task is {task}; {v.id} {split} has {len(frozen[0])} tasks, 0 … {len(frozen[0]) - 1}")
-        engine = Engine(v, split, 1, limit=v.horizon)
+        engine = Engine(v, split, 1, limit=v.time_limit)
         who = make_agent(agent, v, seed)
         renderer = Renderer(engine)
         with _progress(f"{v.id} {split} task {task}") as report:

@@ -41,7 +41,7 @@ def _tile(variant: Variant) -> np.ndarray:
     """Return the picture of a variant half way through an episode, (TILE, TILE, 3)."""
     family = variant.family
     agent = make_agent("expert" if family.expert else _AGENTS.get(family.name, "random"), variant)
-    engine = Engine(variant, "test", 1, limit=variant.horizon)
+    engine = Engine(variant, "test", 1, limit=variant.time_limit)
     engine.seat(random.row_seeds(0, 1), np.zeros(1), tasks.take(tasks.frozen(variant, "test"), slice(0, 1)))
     engine.begin()
     _act(agent, engine, variant.horizon // (4 if family.expert else 2))

@@ -127,7 +127,7 @@ def _run(
 ) -> list[_Round]:
     """Run all rounds of some tasks; rows are tasks × round, those of a task side by side."""
     n = len(seeds)
-    engine = Engine(variant, split, n * size, threads=threads, limit=variant.horizon)
+    engine = Engine(variant, split, n * size, threads=threads, limit=variant.time_limit)
     row_task, row_seeds = tasks.take(task, np.repeat(np.arange(n), size)), np.repeat(seeds, size)
     slot = np.tile(np.arange(size), n)
     agent.reset(n)

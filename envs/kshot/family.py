@@ -12,6 +12,8 @@ Signatures of the family functions (N rows, one task a row; the same lines run o
     metrics(before, after, task, c) -> {name: (N,)}, shown in `info`; one named `success` is scored
     expert(task, c) -> policy(state, clock) -> action, by whoever knows the task
     scene(state, task, c) -> what a picture shows beside the body, row 0
+    shared(before, after, task, c) -> (N,), what `reward_terms` and `metrics` both need: computed once a step and
+        given to them as their last argument; called without it, they compute it themselves
 
 `c` holds the variant's constants, a NamedTuple that the family declares. Uniform noise comes in rows of
 numbers in (0, 1). Actions are clipped to the action space before any function sees them.
@@ -20,7 +22,7 @@ numbers in (0, 1). Actions are clipped to the action space before any function s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
@@ -45,6 +47,7 @@ class Field:
     high: float
     unit: str = ""
     whole: bool = False  # only whole numbers
+    values: tuple[float, ...] = ()  # only these, where not empty
     simplex: bool = False  # rows of the last axis sum to one
 
 
@@ -71,6 +74,7 @@ class Family:
     reward_terms: Callable[..., dict[str, Array]]
     terminated: Callable[..., Array] | None = None
     metrics: Callable[..., dict[str, Array]] | None = None
+    shared: Callable[..., Array] | None = None
     analytic: Analytic | None = None
     actuate: Callable[..., Array] | None = None
     model_params: Callable[..., dict[str, Array]] | None = None
@@ -118,6 +122,7 @@ class Variant:
     constants: Any = ()
     train: JointLaw
     ood: Mapping[str, Split]
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # of task fields, where not the family's
     trial: int = 1  # episodes a trial: what a recurrent agent is trained on, or what is scored as one
     scored_by_trial: bool = False  # the score is a trial's total, and budgets count trials
     budgets: tuple[int, ...] = (0, 1, 2, 20, 40)  # episodes on the task before those scored
@@ -143,6 +148,16 @@ class Variant:
             raise ValueError(f"{self.id} has no split {name!r}; its splits are {', '.join(self.splits)}")
         return self.splits[name]
 
+    def task_field(self, name: str) -> Field:
+        """Return a task field with this variant's bounds."""
+        low, high = self.bounds.get(name, (self.family.fields[name].low, self.family.fields[name].high))
+        return replace(self.family.fields[name], low=low, high=high)
+
+    @property
+    def time_limit(self) -> int | None:
+        """Steps after which an episode is truncated; None where the horizon is part of the problem."""
+        return None if self.horizon_terminates else self.horizon
+
     def constants_on(self, split: str) -> Any:
         """Return the constants that hold on a split."""
         overrides = self.split(split).constants
@@ -153,7 +168,7 @@ class Variant:
         """Bounds of every task parameter."""
         return spaces.Dict(
             {
-                name: spaces.Box(self.family.fields[name].low, self.family.fields[name].high, law.shape, np.float64)
+                name: spaces.Box(self.task_field(name).low, self.task_field(name).high, law.shape, np.float64)
                 for name, law in self.train.items()
             }
         )

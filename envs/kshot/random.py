@@ -41,7 +41,7 @@ def philox(counter: tuple[Array, Array, Array, Array], key: tuple[Array, Array])
     for _ in range(_ROUNDS):
         # In int64 the product may wrap, but its 64 bits are those of the unsigned product.
         p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = ((p1 >> 32) & _MASK) ^ c1 ^ k0, p1 & _MASK, ((p0 >> 32) & _MASK) ^ c3 ^ k1, p0 & _MASK
+        c0, c1, c2, c3 = _high(p1) ^ c1 ^ k0, p1 & _MASK, _high(p0) ^ c3 ^ k1, p0 & _MASK
         k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
     return c0, c1, c2, c3
 
@@ -63,28 +63,37 @@ def uniform(seed: Array, episode: Array, step: Array, count: int, purpose: int, 
     Returns:
         (N, steps, count) numbers, or (N, count) where `steps` is 1.
     """
+    numbers = lanes(seed, episode, step, count, purpose, steps).T
+    if namespace(seed) is np:
+        numbers = np.ascontiguousarray(numbers)  # sums over a row round by the layout in memory
+    return numbers if steps == 1 else numbers.reshape(len(seed), steps, count)
+
+
+def lanes(seed: Array, episode: Array, step: Array, count: int, purpose: int, steps: int = 1) -> Array:
+    """Return the numbers of `uniform` with the rows last, (steps * count, N): the way they are computed fastest."""
     xp = namespace(seed)
     n = len(seed)
     first = _words(step) * count  # (N,)
+    offset = first % 4  # of the first word in its block
     span = steps * count
-    blocks = (span + 2) // 4 + 1 if span > 1 else 1  # enough for any offset of the first word in its block
+    aligned = xp is np and not offset.any()
+    blocks = (span + 3) // 4 if aligned else (span + 2) // 4 + 1
     if xp is np:
         index = np.arange(blocks, dtype=np.uint64)
         last = np.full((1, 1), purpose, np.uint64)
     else:
         index = xp.arange(blocks, device=seed.device)
         last = xp.full((1, 1), purpose, dtype=xp.int64, device=seed.device)
-    block = (first // 4)[:, None] + index  # (N, blocks)
-    keys = (seed & _MASK)[:, None], ((seed >> 32) & _MASK)[:, None]
-    four = philox((block & _MASK, block >> 32, _words(episode)[:, None], last), keys)
-    words = xp.stack(four, -1).reshape(n, 4 * blocks)
-    if xp is np:
-        lane = (first % 4)[:, None] + np.arange(span, dtype=np.uint64)
-        words = np.take_along_axis(words, lane.astype(np.intp), 1).astype(np.float64)
+    block = first // 4 + index[:, None]  # (blocks, N)
+    four = philox((block & _MASK, block >> 32, _words(episode), last), (seed & _MASK, (seed >> 32) & _MASK))
+    words = xp.stack(four, 1).reshape(4 * blocks, n)
+    if aligned:
+        words = words[:span]
+    elif xp is np:
+        words = np.take_along_axis(words, (offset + np.arange(span, dtype=np.uint64)[:, None]).astype(np.intp), 0)
     else:
-        words = words.gather(1, (first % 4)[:, None] + xp.arange(span, device=seed.device)).double()
-    numbers = (words + 0.5) * 2.0**-32
-    return numbers if steps == 1 else numbers.reshape(n, steps, count)
+        words = words.gather(0, offset + xp.arange(span, device=seed.device)[:, None])
+    return ((words.astype(np.float64) if xp is np else words.double()) + 0.5) * 2.0**-32
 
 
 def row_seeds(seed: int, n: int) -> np.ndarray:
@@ -99,7 +108,7 @@ def row_seed(generator: np.random.Generator) -> np.uint64:
 
 def gymnasium_row_seeds(seeds: Any) -> np.ndarray:
     """Return the row seed that a single env takes after `reset(seed=s)`, for every s; (N,) uint64."""
-    return np.array([row_seed(seeding.np_random(int(s))[0]) for s in seeds], np.uint64)
+    return np.array([row_seed(seeding.np_random(s)[0]) for s in seeds], np.uint64)
 
 
 def normal(u: Array, v: Array) -> Array:
@@ -146,6 +155,11 @@ def _wave(u: Array, shift: int) -> Array:
     quarter = (quarter + float(shift)) % 4
     value = xp.where(quarter % 2 == 0, cos, sin * x)
     return xp.where((quarter == 1) | (quarter == 2), -value, value)
+
+
+def _high(product: Array) -> Array:
+    """Return the upper 32 bits; an int64 keeps its sign, which must go."""
+    return product >> 32 if namespace(product) is np else (product >> 32) & _MASK
 
 
 def _words(x: Array) -> Array:

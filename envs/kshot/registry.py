@@ -65,6 +65,6 @@ def register() -> None:
             entry_point="kshot.single:KshotEnv",
             vector_entry_point="kshot.vector:KshotVectorEnv",
             # Where the horizon is part of the problem the env terminates itself: no time limit.
-            max_episode_steps=None if v.horizon_terminates else v.horizon,
+            max_episode_steps=v.time_limit,
             kwargs={"variant": name},
         )

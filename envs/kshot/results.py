@@ -138,16 +138,15 @@ def provenance() -> dict[str, Any]:
 
 def _commit() -> str | None:
     """Return the commit of the checkout this package runs from, with + where files differ; None outside one."""
-    here = Path(__file__).parent
+    here = str(Path(__file__).parent)
+    describe = ("describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*")
     try:
-        # `--match` nothing: the plain hash; `--dirty` marks changes.
-        run = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty=+", "--match", ""],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-        ignored = subprocess.run(["git", "-C", str(here), "check-ignore", "-q", str(here)], timeout=10).returncode == 0
+        ignored = _git(here, "check-ignore", "-q", here).returncode == 0  # as in a repository's own .venv
+        run = _git(here, *describe)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return run.stdout.strip() if run.returncode == 0 and not ignored else None
+
+
+def _git(folder: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, timeout=10)

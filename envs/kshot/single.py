@@ -11,6 +11,7 @@ from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from kshot import random, registry, tasks
 from kshot.engine import Engine, Outcome
 from kshot.rendering import Renderer
+from kshot.tasks import check as check_task
 
 RENDER_MODES = ["human", "rgb_array"]
 
@@ -57,10 +58,12 @@ class KshotEnv(gym.Env[np.ndarray, Any]):
         self.engine = Engine(self.variant, split, 1)
         configure(self.engine, tasks, episodes_per_task)
         if task is not None:
-            self._pin(task)
+            self.engine.pin(None, check_task(self.variant, task, 1))
         self.observation_space = self.variant.observation_space
         self.action_space = self.variant.action_space
         self._mujoco = self.variant.body is not None
+        self._shown: tuple[Any, dict[str, Any]] | None = None  # the engine's task and its first row
+        self._arrays = [name for name, law in self.variant.train.items() if law.shape]  # fields that are no numbers
         self._phase = "before"  # then "running", "ended" or "closed"
         self._renderer: Renderer | None = None
 
@@ -75,14 +78,15 @@ class KshotEnv(gym.Env[np.ndarray, Any]):
         """
         if self._phase == "closed":
             raise ClosedEnvironmentError(f"{self.variant.id}: reset after close; make a new environment")
-        super().reset(seed=seed)
+        asked = task_option(self.variant.id, options)
+        pinned = None if asked is None or isinstance(asked, str) else check_task(self.variant, asked, 1)
+        super().reset(seed=seed)  # from here on nothing is refused
         if seed is not None or self._phase == "before":
             self.engine.reseed(None, np.array([random.row_seed(self.np_random)], np.uint64))
-        asked = task_option(self.variant.id, options)
         if isinstance(asked, str):
             self.engine.resample()
-        elif asked is not None:
-            self._pin(asked)
+        elif pinned is not None:
+            self.engine.pin(None, pinned)
         self.engine.begin()
         self._phase = "running"
         if self.render_mode == "human":
@@ -99,15 +103,20 @@ class KshotEnv(gym.Env[np.ndarray, Any]):
         """
         if self._phase != "running":
             self._refuse()
-        out = self.engine.step(self.engine.prepare(np.asarray(action)[None]))
+        engine = self.engine
+        out = engine.step(engine.prepare((action,)))
         terminated, truncated = out.terminated.item(), out.truncated.item()
         if terminated or truncated:
             self._phase = "ended"
-        info: dict[str, Any] = {name: x.item() for name, x in step_info(self._mujoco, out).items()}
+        info: dict[str, Any] = {"reward_" + name: x.item() for name, x in out.terms.items()}  # as `step_info`
+        for name, x in out.metrics.items():
+            info[name] = x.item()
+        if self._mujoco:
+            info["diverged"] = out.diverged.item()
         info["task"] = self._task()
         if self.render_mode == "human":
             self.render()
-        return self.engine.observe()[0], out.reward.item(), terminated, truncated, info
+        return engine.observe()[0], out.reward.item(), terminated, truncated, info
 
     def render(self) -> Any:
         """Return the picture of the current state, (height, width, 3) uint8, or show it."""
@@ -133,7 +142,7 @@ class KshotEnv(gym.Env[np.ndarray, Any]):
         self._phase = "closed"
 
     def get_state(self) -> dict[str, Any]:
-        """Return everything that the env's future depends on."""
+        """Return everything that the env's future depends on; not what wrappers count, as `TimeLimit` does."""
         return {"engine": self.engine.get_state(), "phase": self._phase}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -144,10 +153,12 @@ class KshotEnv(gym.Env[np.ndarray, Any]):
     def _task(self) -> dict[str, Any]:
         """Return the task as a new dict of numbers and arrays."""
         task = self.engine.task
-        return {name: x.item() if x.ndim == 1 else x[0].copy() for name, x in zip(task._fields, task, strict=True)}
-
-    def _pin(self, task: Any) -> None:
-        self.engine.pin(None, tasks.check(self.variant, task, 1))
+        if self._shown is None or self._shown[0] is not task:
+            self._shown = task, {name: x.item() if x.ndim == 1 else x[0] for name, x in task._asdict().items()}
+        shown = self._shown[1].copy()
+        for name in self._arrays:
+            shown[name] = shown[name].copy()
+        return shown
 
     def _refuse(self) -> None:
         if self._phase == "closed":
@@ -185,7 +196,7 @@ def task_option(who: str, options: dict[str, Any] | None, *others: str) -> Any:
 
 def step_info(mujoco: bool, out: Outcome) -> dict[str, Any]:
     """Return the entries that `info` holds after a step beside the task, (N,) each."""
-    info = {f"reward_{name}": x for name, x in out.terms.items()}
+    info = {"reward_" + name: x for name, x in out.terms.items()}
     info.update(out.metrics)
     if mujoco:
         info["diverged"] = out.diverged

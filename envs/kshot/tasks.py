@@ -94,9 +94,11 @@ def check(variant: Variant, task: Any, n: int) -> Task:
 
 def _field(variant: Variant, name: str, value: Any, n: int) -> np.ndarray:
     """Check one field and give it a batch axis."""
-    field, shape = variant.family.fields[name], variant.train[name].shape
+    field, shape = variant.task_field(name), variant.train[name].shape
     where = f"{variant.id}: task field {name!r} ({field.meaning})"
     try:
+        if np.asarray(value).dtype.kind in "USO":
+            raise TypeError("not numbers")
         x = np.asarray(value, np.float64)
     except (TypeError, ValueError) as error:
         raise TaskError(f"{where} is {_short(value)}; expected numbers of shape {shape}") from error
@@ -108,6 +110,8 @@ def _field(variant: Variant, name: str, value: Any, n: int) -> np.ndarray:
         raise TaskError(
             f"{where} is {_short(x[~inside])}; expected within [{field.low:g}, {field.high:g}] {field.unit}".rstrip()
         )
+    if field.values and not np.isin(x, field.values).all():
+        raise TaskError(f"{where} is {_short(x)}; expected {' or '.join(f'{v:g}' for v in field.values)}")
     if field.whole and (x != np.floor(x)).any():
         raise TaskError(f"{where} is {_short(x)}; expected whole numbers")
     if field.simplex and (np.abs(x.sum(-1) - 1) > 1e-6).any():

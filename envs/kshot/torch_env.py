@@ -37,7 +37,7 @@ class TorchEnv:
         self.variant = registry.variant(variant)
         self.num_envs, self.device = num_envs, torch.device(device)
         self.engine = Engine(
-            self.variant, split, num_envs, threads=threads, limit=self.variant.horizon, device=self.device
+            self.variant, split, num_envs, threads=threads, limit=self.variant.time_limit, device=self.device
         )
         configure(self.engine, tasks, episodes_per_task)
         if task is not None:
@@ -79,11 +79,14 @@ class TorchEnv:
             raise ResetNeeded(f"{self.variant.id}: step before reset; call reset() first")
         out = self.engine.step(self._prepare(action))
         info = step_info(self.variant.body is not None, out)
+        if "diverged" in info:
+            info["diverged"] = info["diverged"].clone()
         self._steps_left -= 1
         if self._ends_early or self._steps_left == 0:
             info["final_obs"] = self.engine.observe()
             self._restart(out.terminated | out.truncated)
-        return self.engine.observe(), out.reward, out.terminated, out.truncated, info
+        # Copies: the engine may share its flags.
+        return self.engine.observe(), out.reward, out.terminated.clone(), out.truncated.clone(), info
 
     def set_task(self, task: Any) -> None:
         """Pin tasks: one for all rows, or a batch of N."""
@@ -113,11 +116,30 @@ class TorchEnv:
 
     def _prepare(self, action: torch.Tensor) -> torch.Tensor:
         """Check shape and type, without asking the device for values, and clip."""
-        expected = (self.num_envs, *(self.single_action_space.shape or ()))
+        who, expected = self.variant.id, (self.num_envs, *(self.single_action_space.shape or ()))
+        if not isinstance(action, torch.Tensor):
+            raise ActionError(f"{who}: got actions of type {type(action).__name__}; expected a torch tensor")
         if tuple(action.shape) != expected:
-            raise ActionError(f"{self.variant.id}: got actions of shape {tuple(action.shape)}; expected {expected}")
-        if self.engine.low is None:
-            if action.is_floating_point():
-                raise ActionError(f"{self.variant.id}: got actions of type {action.dtype}; expected whole numbers")
+            raise ActionError(f"{who}: got actions of shape {tuple(action.shape)}; expected {expected}")
+        discrete = self.engine.low is None
+        if action.is_complex() or (discrete and (action.is_floating_point() or action.dtype is torch.bool)):
+            raise ActionError(
+                f"{who}: got actions of type {action.dtype}; expected {'whole' if discrete else 'real'} numbers"
+            )
+        if action.device.type == "cpu":  # asking costs nothing there
+            self._check_values(action)
+        if discrete:
             return action.to(self.device, torch.int64)
         return action.to(self.device, torch.float32).clip(self.engine.low, self.engine.high)
+
+    def _check_values(self, action: torch.Tensor) -> None:
+        """Refuse actions on the CPU that are out of range or not finite."""
+        if self.engine.low is not None:
+            bad = (~torch.isfinite(action)).flatten(1).any(1).nonzero().flatten().tolist()
+            if bad:
+                raise ActionError(f"{self.variant.id}: the actions hold NaN or infinity, first in row {bad[0]}")
+            return
+        last = self.single_action_space.n - 1  # type: ignore[attr-defined]
+        if bool((action < 0).any()) or bool((action > last).any()):
+            low, high = int(action.min()), int(action.max())
+            raise ActionError(f"{self.variant.id}: got actions from {low} to {high}; expected 0 … {last}")

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from gymnasium.error import ClosedEnvironmentError, ResetNeeded
+from gymnasium.error import ClosedEnvironmentError, Error, ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from kshot import random, registry, tasks
+from kshot import random, registry
 from kshot.engine import Engine, Outcome
+from kshot.family import Variant
 from kshot.rendering import Renderer
 from kshot.single import KshotEnv, check_render_mode, configure, step_info, task_option
+from kshot.tasks import check as check_task
 
 
 class KshotVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
@@ -49,7 +51,7 @@ class KshotVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
             tasks: restricts draws to these tasks: a list, a batch, or the path of a JSON file.
             episodes_per_task: draw a row's new task after so many of its episodes.
             autoreset_mode: Gymnasium's `AutoresetMode` or its value.
-            max_episode_steps: truncates episodes; None for the variant's horizon.
+            max_episode_steps: truncates episodes; None for the variant's own time limit, -1 for none.
             render_mode: None, "rgb_array" or "human" (row 0).
             threads: physics threads, 0 for one a core; the results do not depend on it.
         """
@@ -61,19 +63,20 @@ class KshotVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         if self.variant.dt:
             self.metadata["render_fps"] = round(1 / self.variant.dt)
         self.render_mode = check_render_mode(render_mode)
-        limit = self.variant.horizon if max_episode_steps is None else max_episode_steps
+        limit = _time_limit(self.variant, max_episode_steps)
         self.engine = Engine(self.variant, split, num_envs, threads=threads, limit=limit)
         configure(self.engine, tasks, episodes_per_task)
         if task is not None:
-            self._pin(None, task)
+            self.engine.pin(None, check_task(self.variant, task, num_envs))
         self.single_observation_space = self.variant.observation_space
         self.single_action_space = self.variant.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._started = False
-        self._done = np.zeros(num_envs, bool)
-        self._all = np.ones(num_envs, bool)
-        self._all.flags.writeable = False
+        self._all, self._nobody = np.ones(num_envs, bool), np.zeros(num_envs, bool)
+        self._all.flags.writeable = self._nobody.flags.writeable = False
+        self._done = self._nobody
+        self._shown: tuple[Any, dict[str, np.ndarray]] | None = None  # the engine's tasks and read-only views of them
         self._renderer: Renderer | None = None
 
     def reset(
@@ -90,11 +93,12 @@ class KshotVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         asked = task_option(self.variant.id, options, "reset_mask")
         if mask is not None and not self._started:
             raise ResetNeeded(f"{self.variant.id}: the first reset must be of all rows, without 'reset_mask'")
-        self._reseed(mask, seed)
+        pinned = None if asked is None or isinstance(asked, str) else check_task(self.variant, asked, self.num_envs)
+        self._reseed(mask, seed)  # from here on nothing is refused
         if isinstance(asked, str):
             self.engine.resample(mask)
-        elif asked is not None:
-            self._pin(mask, asked)
+        elif pinned is not None:
+            self.engine.pin(mask, pinned)
         self.engine.begin(mask)
         self._started = True
         begun = self._all if mask is None else mask
@@ -114,33 +118,42 @@ class KshotVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         if not self._started:
             raise ResetNeeded(f"{self.variant.id}: step before reset; call reset() first")
         action = self.engine.prepare(actions)
-        waiting = self._done if self._done.any() else None  # rows that ended in the last step
+        # Rows that ended in the last step.
+        waiting = None if self._done is self._nobody or not self._done.any() else self._done
         if waiting is not None and self.autoreset_mode is AutoresetMode.DISABLED:
             raise ResetNeeded(
                 f"{self.variant.id}: rows {np.flatnonzero(waiting)[:5].tolist()} have ended; "
                 "reset them with options={'reset_mask': mask}"
             )
         active = None if waiting is None or self.autoreset_mode is AutoresetMode.SAME_STEP else ~waiting
+        if active is not None and not active.any():  # nothing to move
+            self.engine.begin()
+            self._done, reward = self._nobody, np.zeros(self.num_envs)
+            return self.engine.observe(), reward, ~self._all, ~self._all, self._with_task({}, self._all)
         out = self.engine.step(action, active)
         if active is None:
             return self._finish(out)
         self.engine.begin(waiting)
-        reward, terminated, truncated = out.reward * active, out.terminated & active, out.truncated & active
+        terminated, truncated = out.terminated & active, out.truncated & active
         self._done = terminated | truncated
         infos = self._with_task(_masked(step_info(self.variant.body is not None, out), active), self._all)
-        return self.engine.observe(), reward, terminated, truncated, infos
+        if self.render_mode == "human":
+            self.render()
+        return self.engine.observe(), np.where(active, out.reward, 0.0), terminated, truncated, infos
 
     def _finish(self, out: Outcome) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Return a step in which every row moved."""
-        done = out.terminated | out.truncated
+        # The engine gives the same array for both where no row ended.
+        done = self._nobody if out.terminated is out.truncated else out.terminated | out.truncated
         info = step_info(self.variant.body is not None, out)
         if self.render_mode == "human":
             self.render()
         if self.autoreset_mode is not AutoresetMode.SAME_STEP or not done.any():
             self._done = done if self.autoreset_mode is not AutoresetMode.SAME_STEP else self._done
-            infos = self._with_task(
-                {k: v for name, x in info.items() for k, v in ((name, x), (f"_{name}", self._all))}, self._all
-            )
+            infos = {}
+            for name, x in info.items():
+                infos[name], infos["_" + name] = x, self._all
+            self._with_task(infos, self._all)
             return self.engine.observe(), out.reward, out.terminated.copy(), out.truncated.copy(), infos
         final_obs = np.full(self.num_envs, None, object)
         last = self.engine.observe()
@@ -183,18 +196,13 @@ class KshotVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         if self.closed:
             raise ClosedEnvironmentError(f"{self.variant.id}: used after close; make a new environment")
 
-    def _pin(self, mask: np.ndarray | None, task: Any) -> None:
-        self.engine.pin(mask, tasks.check(self.variant, task, self.num_envs))
-
     def _reseed(self, mask: np.ndarray | None, seed: Any) -> None:
         """Give rows the row seeds that single environments would take from these seeds."""
         if seed is None:
             if not self._started:
                 self.engine.reseed(None, random.row_seeds(int(self.np_random.integers(2**63)), self.num_envs))
             return
-        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, (int, np.integer)) else list(seed)
-        if len(seeds) != self.num_envs:
-            raise ValueError(f"{self.variant.id}: got {len(seeds)} seeds for {self.num_envs} rows; give one a row")
+        seeds = _seeds(self.variant.id, seed, self.num_envs)
         if not self._started and None in seeds:
             self.engine.reseed(None, random.row_seeds(int(self.np_random.integers(2**63)), self.num_envs))
         chosen = np.array([s is not None for s in seeds]) & (self._all if mask is None else mask)
@@ -202,11 +210,15 @@ class KshotVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
 
     def _with_task(self, infos: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
         """Add every row's task to infos, shown where `mask`."""
-        fields = {name: _read_only(x) for name, x in self.engine.task._asdict().items()}
-        if not mask.all():
+        if self._shown is None or self._shown[0] is not self.engine.task:
+            self._shown = self.engine.task, {k: _read_only(x) for k, x in self.engine.task._asdict().items()}
+        fields = self._shown[1]
+        if mask is not self._all and not mask.all():
             fields = {k: np.where(mask.reshape(-1, *[1] * (x.ndim - 1)), x, 0.0) for k, x in fields.items()}
-        task = {k: v for name, x in fields.items() for k, v in ((name, x), (f"_{name}", mask))}
-        infos.update(task=task, _task=mask)
+        task = {}
+        for name, x in fields.items():
+            task[name], task["_" + name] = x, mask
+        infos["task"], infos["_task"] = task, mask
         return infos
 
 
@@ -238,6 +250,30 @@ def _mask(who: str, options: dict[str, Any] | None, n: int) -> np.ndarray | None
     if not mask.any():
         raise ValueError(f"{who}: 'reset_mask' names no row; give at least one True")
     return None if mask.all() else mask.copy()
+
+
+def _seeds(who: str, seed: Any, n: int) -> list[int | None]:
+    """Return the checked seeds of all rows."""
+    each = seed if np.ndim(seed) else [seed + i for i in range(n)] if isinstance(seed, (int, np.integer)) else [seed]
+    seeds: list[int | None] = []
+    for s in each:
+        if s is not None and (not isinstance(s, (int, np.integer)) or s < 0):
+            raise Error(f"{who}: seed {s!r} is of type {type(s).__name__}; expected a whole number from 0, or None")
+        seeds.append(None if s is None else int(s))
+    if len(seeds) != n:
+        raise ValueError(f"{who}: got {len(seeds)} seeds for {n} rows; give one a row")
+    return seeds
+
+
+def _time_limit(variant: Variant, steps: int | None) -> int | None:
+    """Return the checked `max_episode_steps`, as Gymnasium understands it."""
+    if steps is None:
+        return variant.time_limit
+    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or (steps < 1 and steps != -1):
+        raise ValueError(
+            f"{variant.id}: max_episode_steps is {steps!r}; expected a whole number from 1, or -1 for none"
+        )
+    return None if steps == -1 else int(steps)
 
 
 def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:

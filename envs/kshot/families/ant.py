@@ -34,7 +34,7 @@ NO_NOISE = ResetNoise(always(0.0), always(0.0), origin=True)
 def velocity(before: MjState, after: MjState) -> Array:
     """Return the velocity in the plane, (N, 2) m/s: of the centre of mass where it is read, else of the torso."""
     if after.com_velocity is not None:
-        return after.com_velocity[:, :2]
+        return after.com_velocity[:, :2] + 0.0  # shares no memory with the state
     return (after.torso[:, :2] - before.torso[:, :2]) / after.dt
 
 

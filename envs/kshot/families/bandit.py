@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium import spaces
 
 from kshot import random
-from kshot.arrays import Array, as_float, rows
+from kshot.arrays import Array, as_float, at
 from kshot.family import Analytic, Family, Field, Kind, Policy, Split, Variant
 from kshot.laws import Choice, Law, Normal, OneAmong, Uniform
 from kshot.rendering.scene import Label, Rectangle, Scene
@@ -45,7 +45,7 @@ def initial(noise: Array, task: Task, c: Constants) -> State:
 
 def transition(state: State, action: Array, noise: Array, task: Task, c: Constants) -> State:
     """Pull an arm: Bernoulli by the first uniform, or normal by both."""
-    mean = task.means[rows(action), action]
+    mean = at(task.means, action)
     if c.deviation == 0:
         return State(as_float(noise[:, 0] < mean, mean), as_float(action, mean))
     return State(mean + c.deviation * random.normal(noise[:, 0], noise[:, 1]), as_float(action, mean))
@@ -58,7 +58,7 @@ def observe(state: State) -> Array:
 
 def reward_terms(before: State, action: Array, after: State, task: Task, c: Constants) -> dict[str, Array]:
     """Pay what the arm gave."""
-    return {"payoff": after.payoff}
+    return {"payoff": after.payoff + 0.0}  # shares no memory with the state
 
 
 def expert(task: Task, c: Constants) -> Policy:
@@ -129,6 +129,7 @@ def bandit(name: str, k: int, n: int, source: str, law: Law, *, deviation: float
                 {"means": OneAmong(k, Uniform(0.6, 0.8), Uniform(0, 0.4))}, kind, about="one good arm among poor ones"
             ),
         },
+        bounds={} if deviation else {"means": (0, 1)},  # of a probability
         scored_by_trial=True,
         budgets=(0, 20),
         frozen_tasks=10_000,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -20,10 +21,10 @@ GYM_NOISE = ResetNoise(Uniform(-0.1, 0.1), Normal(0, 0.1))
 RLLAB_NOISE = ResetNoise(Normal(0, 0.01), Normal(0, 0.1))
 
 
-def speed(before: MjState, after: MjState) -> Array:
+def speed(before: MjState, after: MjState, task: Any = None, c: Any = None) -> Array:
     """Return the forward velocity, (N,) m/s: of the centre of mass where the body reads it, else dx/dt of the root."""
     if after.com_velocity is not None:
-        return after.com_velocity[:, 0]
+        return after.com_velocity[:, 0] + 0.0  # shares no memory with the state
     return (after.qpos[:, 0] - before.qpos[:, 0]) / after.dt
 
 

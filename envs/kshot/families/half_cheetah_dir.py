@@ -60,17 +60,19 @@ def model_params(task: Task, model: mujoco.MjModel) -> dict[str, np.ndarray]:
     return {"geom_friction": task.friction[:, None, None] * model.geom_friction}
 
 
-def reward_terms(before: MjState, action: Array, after: MjState, task: Task, c: Constants) -> dict[str, Array]:
+def reward_terms(
+    before: MjState, action: Array, after: MjState, task: Task, c: Constants, v: Array = None
+) -> dict[str, Array]:
     """Pay the velocity in the direction, charge control."""
-    forward = task.direction * speed(before, after)
+    forward = task.direction * (speed(before, after) if v is None else v)
     if c.free > 0:
         forward = forward * as_float(abs(after.torso[:, 0]) >= c.free, forward)
     return {"forward": forward, "control": -c.control_cost * squared_norm(action)}
 
 
-def metrics(before: MjState, after: MjState, task: Task, c: Constants) -> dict[str, Array]:
+def metrics(before: MjState, after: MjState, task: Task, c: Constants, v: Array = None) -> dict[str, Array]:
     """Show the velocity."""
-    return {"x_velocity": speed(before, after)}
+    return {"x_velocity": speed(before, after) if v is None else v}
 
 
 def scene(state: MjState, task: Task, c: Constants) -> Scene:
@@ -90,12 +92,13 @@ FAMILY = Family(
     formula="direction·v (only where |x| ≥ free) − control_cost·|a|²",
     task=Task,
     fields={
-        "direction": Field("1 forward, -1 backward", -1, 1, whole=True),
+        "direction": Field("1 forward, -1 backward", -1, 1, values=(1, -1)),
         "swapped": Field("whether the thigh motors are swapped", 0, 1, whole=True),
         "friction": Field("multiplier of all friction", 0.01, 10),
     },
     reward_terms=reward_terms,
     metrics=metrics,
+    shared=speed,
     actuate=actuate,
     model_params=model_params,
     scene=scene,

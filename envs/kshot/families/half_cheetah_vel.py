@@ -47,16 +47,18 @@ class Task(NamedTuple):
     velocity: Array  # (N,) m/s
 
 
-def reward_terms(before: MjState, action: Array, after: MjState, task: Task, c: Constants) -> dict[str, Array]:
+def reward_terms(
+    before: MjState, action: Array, after: MjState, task: Task, c: Constants, v: Array = None
+) -> dict[str, Array]:
     """Charge the distance from the goal velocity, and control."""
-    error = abs(speed(before, after) - task.velocity)
+    error = abs((speed(before, after) if v is None else v) - task.velocity)
     felt = -error if c.band == math.inf else namespace(error).where(error <= c.band, c.bonus - error, 0.0 * error)
     return {"velocity": felt, "control": -c.control_cost * squared_norm(action)}
 
 
-def metrics(before: MjState, after: MjState, task: Task, c: Constants) -> dict[str, Array]:
+def metrics(before: MjState, after: MjState, task: Task, c: Constants, v: Array = None) -> dict[str, Array]:
     """Show the velocity."""
-    return {"x_velocity": speed(before, after)}
+    return {"x_velocity": speed(before, after) if v is None else v}
 
 
 def scene(state: MjState, task: Task, c: Constants) -> Scene:
@@ -77,6 +79,7 @@ FAMILY = Family(
     fields={"velocity": Field("goal velocity", -10, 10, "m/s")},
     reward_terms=reward_terms,
     metrics=metrics,
+    shared=speed,
     scene=scene,
 )
 

@@ -45,7 +45,7 @@ class State(NamedTuple):
 
 def initial(noise: Array, task: Task, c: Constants) -> State:
     """Start at the origin, or anywhere within the start square."""
-    return State((2.0 * noise - 1.0) * c.start)
+    return State(0.0 * task.goal if c.start == 0 else (2.0 * noise - 1.0) * c.start)
 
 
 def transition(state: State, action: Array, noise: Array, task: Task, c: Constants) -> State:
@@ -59,9 +59,16 @@ def observe(state: State) -> Array:
     return state.position + 0.0
 
 
-def reward_terms(before: State, action: Array, after: State, task: Task, c: Constants) -> dict[str, Array]:
+def distance_to_goal(before: State, after: State, task: Task, c: Constants) -> Array:
+    """Return the distance to the goal, (N,) m."""
+    return norm(after.position - task.goal)
+
+
+def reward_terms(
+    before: State, action: Array, after: State, task: Task, c: Constants, distance: Array = None
+) -> dict[str, Array]:
     """Charge the distance to the goal."""
-    distance = norm(after.position - task.goal)
+    distance = distance_to_goal(before, after, task, c) if distance is None else distance
     return {"distance": -distance if c.power == 1 else -(distance**c.power)}
 
 
@@ -71,9 +78,9 @@ def terminated(state: State, task: Task, c: Constants) -> Array:
     return (abs(offset) < c.tolerance).all(-1) | (norm(offset) <= c.radius)
 
 
-def metrics(before: State, after: State, task: Task, c: Constants) -> dict[str, Array]:
+def metrics(before: State, after: State, task: Task, c: Constants, distance: Array = None) -> dict[str, Array]:
     """Success: within the success radius of the goal."""
-    return {"success": norm(after.position - task.goal) < c.success}
+    return {"success": (distance_to_goal(before, after, task, c) if distance is None else distance) < c.success}
 
 
 def expert(task: Task, c: Constants) -> Policy:
@@ -103,11 +110,13 @@ FAMILY = Family(
     fields={"goal": Field("goal position", -10, 10, "m")},
     reward_terms=reward_terms,
     metrics=metrics,
-    analytic=Analytic(initial=initial, transition=transition, initial_noise=2),
+    shared=distance_to_goal,
+    analytic=Analytic(initial=initial, transition=transition),
     expert=expert,
     scene=scene,
 )
 ENDING = replace(FAMILY, terminated=terminated)
+SCATTERED = replace(FAMILY, analytic=Analytic(initial=initial, transition=transition, initial_noise=2))
 UNIT, TENTH = spaces.Box(-1, 1, (2,), np.float32), spaces.Box(-0.1, 0.1, (2,), np.float32)
 
 
@@ -164,6 +173,7 @@ VARIANTS = (
     ),
     replace(
         DEFAULT,
+        family=SCATTERED,
         name="pearl",
         source="PEARL (1903.08254) point-robot",
         action_space=TENTH,
@@ -171,6 +181,7 @@ VARIANTS = (
     ),
     replace(
         DEFAULT,
+        family=SCATTERED,
         name="pb",
         source="pomdp-baselines (2110.05038) PointRobot-v0",
         horizon=60,

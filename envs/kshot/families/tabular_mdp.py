@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 from kshot import random
-from kshot.arrays import Array, one_hot, rows
+from kshot.arrays import Array, at, one_hot, rows
 from kshot.family import Analytic, Family, Field, Policy, Split, Variant
 from kshot.laws import Dirichlet, JointLaw, Normal
 from kshot.rendering.scene import Arrow, Disc, Label, Role, Scene
@@ -43,10 +43,9 @@ def initial(noise: Array, task: Task, c: tuple[()]) -> State:
 
 def transition(state: State, action: Array, noise: Array, task: Task, c: tuple[()]) -> State:
     """Move by the first uniform, pay by the other two."""
-    i = rows(action)
-    reached = task.transitions[i, state.node, action].cumsum(-1)[:, :-1]  # the last state takes what rounding leaves
+    reached = at(task.transitions, state.node, action).cumsum(-1)[:, :-1]  # the last state takes what rounding leaves
     node = (noise[:, :1] > reached).sum(-1)
-    return State(node, task.rewards[i, state.node, action] + DEVIATION * random.normal(noise[:, 1], noise[:, 2]))
+    return State(node, at(task.rewards, state.node, action) + DEVIATION * random.normal(noise[:, 1], noise[:, 2]))
 
 
 def observe(state: State) -> Array:
@@ -56,7 +55,7 @@ def observe(state: State) -> Array:
 
 def reward_terms(before: State, action: Array, after: State, task: Task, c: tuple[()]) -> dict[str, Array]:
     """Pay what the transition gave."""
-    return {"payoff": after.payoff}
+    return {"payoff": after.payoff + 0.0}  # shares no memory with the state
 
 
 def optimal_values(task: Task, gamma: float = 1.0) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import mujoco
@@ -11,6 +12,10 @@ from mujoco.batch import Batch
 from kshot.physics.bodies import Body, MjState
 
 # MuJoCo resets a simulation that raises one of these and goes on; we end its episode.
+_log = logging.getLogger(__name__)
+if mujoco.get_mju_user_warning() is None:
+    # MuJoCo's own handler prints, and writes MUJOCO_LOG.TXT into the working directory.
+    mujoco.set_mju_user_warning(lambda text: _log.info(text))
 _DIVERGENCE = [
     int(w)
     for w in (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
@@ -45,6 +50,7 @@ class CpuPhysics:
         }
         self._readouts = {name: views[name]() for name in body.readouts}
         self._warnings = self._batch.warning[:, _DIVERGENCE[0] : _DIVERGENCE[-1] + 1, 1]
+        self._quiet = self._warnings.tobytes()
         self._stage = int(mujoco.mjtStage.mjSTAGE_ACC if body.current else mujoco.mjtStage.mjSTAGE_NONE)
 
     def snapshot(self) -> MjState:
@@ -67,7 +73,7 @@ class CpuPhysics:
         """
         self._ctrl[:] = ctrl
         self._batch.step(active, self._frame_skip, self._stage)
-        if not np.count_nonzero(self._warnings):
+        if self._warnings.tobytes() == self._quiet:
             return None
         diverged: np.ndarray = self._warnings.any(1)
         self._warnings[:] = 0
