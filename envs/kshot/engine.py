@@ -77,7 +77,10 @@ class Engine:
         box = variant.action_space if isinstance(variant.action_space, spaces.Box) else None
         self.low: Array = None if box is None else self._bound(box.low)
         self.high: Array = None if box is None else self._bound(box.high)
-        self._quick = n == 1 and getattr(self.low, "ndim", 1) == 0  # one row, the same bounds for all numbers
+        # Of all numbers of one row, where they have the same.
+        self._range: tuple[float, float] | None = None
+        if n == 1 and box is not None and len(box.shape) == 1 and self.low.ndim == 0:
+            self._range = float(box.low[0]), float(box.high[0])
         self._one = self.asarray(np.ones(1, np.int64))  # NumPy adds it faster than a Python int
         self._false, self._true = self.pinned & False, self.pinned | True  # shared: not to be written to
         if namespace(self._false) is np:
@@ -208,22 +211,24 @@ class Engine:
         if self.low is None:
             return self._prepare_discrete(action)
         x = self._array(action, "numbers", "fiu")
-        if self._quick:  # for a few numbers Python is faster
-            low, high = self.low.item(), self.high.item()
-            for v in x.ravel().tolist():
+        if self._range is not None:  # for a few numbers Python is faster
+            low, high = self._range
+            for v in x[0].tolist():
                 if not low <= v <= high:
                     break
             else:
-                return x.astype(np.float32).astype(np.float64)
+                return x.astype(np.float32, copy=False).astype(np.float64)
         if not math.isfinite(np.vdot(x, x)) and not np.isfinite(x).all():  # the first overflows on huge numbers
             row = np.flatnonzero(~np.isfinite(x).reshape(self.n, -1).all(1))[0]
             raise ActionError(f"{self.variant.id}: the actions hold NaN or infinity, first in row {row}: {x[row]}")
-        return x.clip(self.low, self.high).astype(np.float32).astype(np.float64)
+        return x.clip(self.low, self.high).astype(np.float32, copy=False).astype(np.float64)
 
     def _array(self, action: Any, expected: str, kinds: str) -> np.ndarray:
         """Return actions as an array of numbers of the right shape."""
         try:
             x = np.asarray(action)
+            if x.shape == self._action_shape and x.dtype.kind in kinds:
+                return x
             x = x.astype(np.float64) if x.dtype.kind == "O" and "f" in kinds and None not in x else x
         except (TypeError, ValueError) as error:
             raise ActionError(self._refusal(action, "", expected)) from error

@@ -104,7 +104,7 @@ class KshotEnv(gym.Env[np.ndarray, Any]):
         if self._phase != "running":
             self._refuse()
         engine = self.engine
-        out = engine.step(engine.prepare((action,)))
+        out = engine.step(engine.prepare(action[None] if isinstance(action, np.ndarray) else (action,)))
         terminated, truncated = out.terminated.item(), out.truncated.item()
         if terminated or truncated:
             self._phase = "ended"
