@@ -79,7 +79,7 @@ class Engine:
         self.high: Array = None if box is None else self._bound(box.high)
         # Of all numbers of one row, where they have the same.
         self._range: tuple[float, float] | None = None
-        if n == 1 and box is not None and len(box.shape) == 1 and self.low.ndim == 0:
+        if n == 1 and box is not None and len(box.shape) == 1 and (box.low == box.low[0]).all():
             self._range = float(box.low[0]), float(box.high[0])
         self._one = self.asarray(np.ones(1, np.int64))  # NumPy adds it faster than a Python int
         self._false, self._true = self.pinned & False, self.pinned | True  # shared: not to be written to
