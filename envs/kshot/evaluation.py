@@ -78,9 +78,11 @@ def evaluate(
     seeds = random.row_seeds(seed, n)
     turns = np.array_split(order, math.ceil(n * size / MAX_ROWS))
     done: list[tuple[np.ndarray, list[_Round]]] = []
+    updates: list[int | None] = []
     for i, turn in enumerate(turns):
         report = None if progress is None else _part(progress, i, len(turns))
         done.append((turn, _run(who, v, split, tasks.take(task, turn), seeds[turn], size, rounds, threads, report)))
+        updates.append(getattr(who, "first_update", 0))
     returns = _table(done, n, size, "returns")
     lengths = _table(done, n, size, "lengths")
     has_success = done[0][1][0].successes is not None
@@ -93,6 +95,7 @@ def evaluate(
             name=getattr(who, "name", type(who).__name__),
             round=size,
             privileged=isinstance(who, PrivilegedAgent),
+            first_update=None if None in updates else max(u for u in updates if u is not None),
             config=dict(getattr(who, "config", {})),
         ),
         seed=seed,

@@ -33,6 +33,7 @@ class AgentCard(BaseModel):
     name: str
     round: int = Field(ge=1)  # episodes it runs under one policy before it updates
     privileged: bool  # it was shown the task: an oracle
+    first_update: int | None = 0  # episodes after which it had updated on every task, None: never; 0: it needs not
     config: dict[str, Any] = {}
 
 
@@ -90,6 +91,10 @@ class Result(BaseModel):
         v, returns = variant(self.variant), np.asarray(self.returns)
         if v.scored_by_trial:
             returns = returns[:, : returns.shape[1] // v.trial * v.trial].reshape(len(returns), -1, v.trial).sum(-1)
+        updated = self.agent.first_update
+        if budget > 0 and (updated is None or budget < updated):
+            when = "never" if updated is None else f"only after {updated} episodes"
+            raise ValueError(f"{self.agent.name} had updated on every task {when}: a budget of {budget} is n/a")
         first = budget // self.agent.round * self.agent.round
         held = returns[:, first : first + self.agent.round]
         if budget < 0 or held.size == 0:

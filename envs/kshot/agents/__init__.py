@@ -33,7 +33,8 @@ class Agent(Protocol):
 
     An agent may declare `round`, the number of episodes that it runs under one fixed policy before it updates
     (1 if it does not): its rows are then n * round, those of a task side by side. It may declare `name` and
-    `config`, which the result records.
+    `config`, which the result records, and `first_update`, after how many episodes it had updated on every task
+    (None for never): budgets below are then no score.
     """
 
     def reset(self, n: int) -> None:
