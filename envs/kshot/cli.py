@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from kshot import VARIANTS, cards, tasks
+from kshot import VARIANTS, cards, random, tasks
 from kshot import variant as find
-from kshot.agents import PrivilegedAgent, make_agent
+from kshot.agents import Agent, Experience, PrivilegedAgent, make_agent
+from kshot.engine import Engine
 from kshot.evaluation import evaluate
 from kshot.family import Variant
+from kshot.rendering import Renderer
 from kshot.results import Result
 
 app = typer.Typer(
@@ -45,7 +49,11 @@ def list_(
     markdown: Annotated[bool, typer.Option("--markdown", help="as a Markdown table")] = False,
 ) -> None:
     """Show all variants."""
-    rows = cards.table(v for v in VARIANTS.values() if pattern.lower() in v.id.lower())
+    chosen = [v for v in VARIANTS.values() if pattern.lower() in v.id.lower()]
+    if not chosen:
+        errors.print(f"no id contains {pattern!r}", markup=False)
+        raise typer.Exit(2)
+    rows = cards.table(chosen)
     if markdown:
         print(cards.markdown_table(rows), end="")
         return
@@ -91,9 +99,11 @@ def evaluate_(
                 evaluate(agent, v.id, split=name, episodes=episodes, seed=seed, num_tasks=num_tasks, progress=report)
             )
         if output is not None:
-            path = output / f"{v.id.removeprefix('kshot/')}-{name}-{done[-1].agent.name}-seed{seed}.json"
-            done[-1].save(path)
-            errors.print(f"saved {path}", highlight=False, soft_wrap=True)
+            who = _file_name(done[-1].agent.name)
+            path = output / f"{v.id.removeprefix('kshot/')}-{name}-{who}-seed{seed}.json"
+            with _clear_errors():
+                done[-1].save(path)
+            errors.print(f"saved {path}", highlight=False, soft_wrap=True, markup=False)
     _print_scores(v, done)
 
 
@@ -110,23 +120,18 @@ def watch(
     ] = None,
 ) -> None:
     """Film an agent on one frozen task."""
-    from kshot.engine import Engine
-    from kshot.rendering import Renderer
     from kshot.rendering.video import write_video
 
     v = _find(id)
-    path = output or Path(f"{v.id.removeprefix('kshot/')}-{agent.replace(':', '-')}.mp4")
+    path = output or Path(f"{v.id.removeprefix('kshot/')}-{_file_name(agent)}.mp4")
     with _clear_errors():
-        frozen = tasks.frozen(v, split)
-        if task >= len(frozen[0]):
-            raise ValueError(f"--task is {task}; {v.id} {split} has {len(frozen[0])} tasks, 0 … {len(frozen[0]) - 1}")
-        engine = Engine(v, split, 1, limit=v.time_limit)
-        who = make_agent(agent, v, seed)
-        renderer = Renderer(engine)
+        size = len(tasks.frozen(v, split)[0])
+        if task >= size:
+            raise ValueError(f"--task is {task}; {v.id} {split} has {size} tasks, 0 … {size - 1}")
+        path.parent.mkdir(parents=True, exist_ok=True)
         with _progress(f"{v.id} {split} task {task}") as report:
-            frames = _film(who, engine, tasks.take(frozen, slice(task, task + 1)), renderer, episodes, seed, report)
+            frames = _film(make_agent(agent, v, seed), v, split, task, episodes, seed, report)
             write_video(path, frames, round(1 / v.dt) if v.dt else 10)
-        renderer.close()
     print(path)
 
 
@@ -174,32 +179,36 @@ def demo(
 
 
 def _film(
-    agent: Any, engine: Any, task: Any, renderer: Any, episodes: int, seed: int, report: Callable[[float], None]
+    agent: Agent, v: Variant, split: str, task: int, episodes: int, seed: int, report: Callable[[float], None]
 ) -> Iterator[np.ndarray]:
-    """Yield the pictures of consecutive episodes."""
-    from kshot.agents import Experience
-
+    """Yield the pictures of a task's consecutive episodes as `evaluate` runs them (of a round, the first one)."""
+    size, horizon = int(getattr(agent, "round", 1)), v.horizon
+    engine = Engine(v, split, size, limit=v.time_limit)
+    one = tasks.take(tasks.frozen(v, split), np.full(size, task))
+    seeds, active = random.row_seeds(seed, task + 1)[[task] * size], np.ones(size, bool)
+    renderer = Renderer(engine)
     agent.reset(1)
     for k in range(episodes):
-        engine.seat(np.array([seed], np.uint64), np.array([k]), task)
+        engine.seat(seeds, k * size + np.arange(size), one)
         if k == 0 and isinstance(agent, PrivilegedAgent):
             agent.see(engine)
         engine.begin()
-        observation, horizon = engine.observe(), engine.variant.horizon
+        observation, going = engine.observe(), active
         yield renderer.picture(0)
         for t in range(horizon):
             action = engine.prepare(agent.act(observation))
-            out = engine.step(action)
-            following = engine.observe()
+            out, before = engine.step(action, going), observation
+            observation = engine.observe()
             agent.observe(
-                Experience(observation, action, out.reward, out.terminated, out.truncated, following, np.ones(1, bool))
+                Experience(before, action, out.reward, out.terminated, out.truncated, observation.copy(), going)
             )
-            observation = following
+            going = going & ~(out.terminated | out.truncated)
             yield renderer.picture(0)
             report((k + (t + 1) / horizon) / episodes)
-            if out.terminated[0] or out.truncated[0]:
+            if not going[0]:
                 break
         agent.end_episode()
+    renderer.close()
 
 
 def _print_scores(v: Variant, done: list[Result]) -> None:
@@ -213,7 +222,7 @@ def _print_scores(v: Variant, done: list[Result]) -> None:
         return
     table = Table(*header, title=v.id)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console.print(table)
 
 
@@ -256,8 +265,31 @@ def _clear_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, RuntimeError, OSError) as error:
-        errors.print(f"[red]error:[/red] {error.args[0] if error.args else error}", highlight=False, soft_wrap=True)
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        errors.print(f"[red]error:[/red] {escape(text)}", highlight=False, soft_wrap=True)
+        if _is_foreign(error):  # a bug of the user's own agent: show where
+            raise
         raise typer.Exit(2) from error
+
+
+def _is_foreign(error: BaseException) -> bool:
+    """Tell whether an error was raised outside this package and the libraries it stands on."""
+    where = error.__traceback__
+    while where is not None and where.tb_next is not None:
+        where = where.tb_next
+    file = "" if where is None else where.tb_frame.f_code.co_filename
+    return not any(part in file for part in ("kshot", "site-packages", "lib/python", "<frozen"))
+
+
+def _file_name(name: str) -> str:
+    """Return a name without what a file name may not hold."""
+    return re.sub(r"[^\w.-]+", "-", name)
+
+
+@app.callback()
+def _main() -> None:
+    """Task families for meta-reinforcement-learning."""
+    sys.path.insert(0, "")  # so that --agent module:attribute finds a module of the current folder
 
 
 def _find(id: str) -> Variant:

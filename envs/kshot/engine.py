@@ -57,6 +57,7 @@ class Engine:
         if n < 1 or threads < 0:
             raise ValueError(f"{variant.id}: expected at least one row and no negative threads, got {n} and {threads}")
         self.variant, self.split, self.n, self.limit = variant, split, n, limit
+        self._built = {"threads": threads, "limit": limit, "device": device}
         self.law = variant.split(split).law
         self.constants = variant.constants_on(split)
         self.pool: Any = None  # tasks that draws are restricted to
@@ -287,6 +288,18 @@ class Engine:
             "dynamics": self._dynamics.get_state(),
         }
 
+    def __reduce__(self) -> Any:
+        # Pickles and copies are built anew and put into this state: physics engines cannot be copied themselves.
+        return _rebuilt, (
+            self.variant.id,
+            self.split,
+            self.n,
+            self._built,
+            self.get_state(),
+            self.pool,
+            self.episodes_per_task,
+        )
+
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore what `get_state` of an engine of the same variant, split and size returned."""
         got = state["variant"], state["split"], len(state["seed"])
@@ -308,6 +321,16 @@ class Engine:
 
 
 _OWN = ("seed", "episode", "clock", "pinned", "drawn")  # the engine's own state, beside tasks and dynamics
+
+
+def _rebuilt(id: str, split: str, n: int, built: dict[str, Any], state: Any, pool: Any, per_task: int | None) -> Engine:
+    """Return an engine in a state; what an engine is pickled as."""
+    from kshot.registry import variant
+
+    engine = Engine(variant(id), split, n, **built)
+    engine.pool, engine.episodes_per_task = pool, per_task
+    engine.set_state(state)
+    return engine
 
 
 def _converter(device: Any) -> Callable[[Any], Array]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 import time
 from collections.abc import Callable
@@ -66,50 +68,75 @@ def evaluate(
     """
     begun = time.perf_counter()
     v = find_variant(id)
+    seed = _count("seed", seed, 0, None, least=0)
     who = make_agent(agent, v, seed)
-    size = int(getattr(who, "round", 1))
-    if size < 1:
-        raise ValueError(f"agent.round is {size}; expected at least 1")
+    card = _card(who, v)
     task = tasks.frozen(v, split)
     n = _count("num_tasks", num_tasks, len(task[0]), len(task[0]))
     task = tasks.take(task, slice(0, n))
-    rounds = math.ceil(_count("episodes", episodes, default_episodes(v), None) / size)
+    rounds = math.ceil(_count("episodes", episodes, default_episodes(v), None) / card.round)
     order = np.random.default_rng(seed).permutation(n)
     seeds = random.row_seeds(seed, n)
-    turns = np.array_split(order, math.ceil(n * size / MAX_ROWS))
+    turns = np.array_split(order, math.ceil(n * card.round / MAX_ROWS))
     done: list[tuple[np.ndarray, list[_Round]]] = []
     updates: list[int | None] = []
     for i, turn in enumerate(turns):
         report = None if progress is None else _part(progress, i, len(turns))
-        done.append((turn, _run(who, v, split, tasks.take(task, turn), seeds[turn], size, rounds, threads, report)))
+        part = tasks.take(task, turn)
+        done.append((turn, _run(who, v, split, part, seeds[turn], card.round, rounds, threads, report)))
         updates.append(getattr(who, "first_update", 0))
-    returns = _table(done, n, size, "returns")
-    lengths = _table(done, n, size, "lengths")
-    has_success = done[0][1][0].successes is not None
-    first = [turn_rounds[0].rewards for _, turn_rounds in done]
-    within = (np.sum(first, 0) / (n * size)).tolist() if v.scored_by_trial and v.trial == 1 else None
+    updated = None if None in updates else max(u for u in updates if u is not None)
+    found = _tables(done, n, card.round, v)
     return Result(
         variant=v.id,
         split=split,
-        agent=AgentCard(
-            name=getattr(who, "name", type(who).__name__),
-            round=size,
-            privileged=isinstance(who, PrivilegedAgent),
-            first_update=None if None in updates else max(u for u in updates if u is not None),
-            config=dict(getattr(who, "config", {})),
-        ),
+        agent=card.model_copy(update={"first_update": updated}),
         seed=seed,
         tasks=TaskSet(n=n, sha256=tasks.digest(task)),
-        episodes=rounds * size,
-        returns=returns.tolist(),
-        successes=_table(done, n, size, "successes").tolist() if has_success else None,
-        lengths=lengths.tolist(),
-        within=within,
-        steps=int(lengths.sum()),
-        diverged=int(_table(done, n, size, "diverged").sum()),
+        episodes=rounds * card.round,
+        **found,
         **provenance(),
         seconds=time.perf_counter() - begun,
     )
+
+
+def _card(agent: Agent, variant: Variant) -> AgentCard:
+    """Return what the result says of the agent; ValueError, before anything is run, where that cannot be written."""
+    config: Any = getattr(agent, "config", {})
+    config = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config  # type: ignore[arg-type]
+    size = getattr(agent, "round", 1)
+    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
+        raise ValueError(f"agent.round is {size!r}; expected a whole number from 1")
+    if variant.scored_by_trial and size % variant.trial and variant.trial % size:
+        raise ValueError(
+            f"agent.round is {size}; {variant.id} has trials of {variant.trial} episodes: one must divide the other"
+        )
+    try:
+        json.dumps(config)
+        return AgentCard(
+            name=getattr(agent, "name", type(agent).__name__),
+            round=int(size),
+            privileged=isinstance(agent, PrivilegedAgent),
+            config=dict(config),
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the agent's name or config cannot be written as JSON: {error}") from error
+
+
+def _tables(done: list[tuple[np.ndarray, list[_Round]]], n: int, size: int, variant: Variant) -> dict[str, Any]:
+    """Return the fields of the result that hold what was measured."""
+    lengths = _table(done, n, size, "lengths")
+    first = [rounds[0].rewards for _, rounds in done]
+    has_success = done[0][1][0].successes is not None
+    one_step_trials = variant.scored_by_trial and variant.trial == 1
+    return {
+        "returns": _table(done, n, size, "returns").tolist(),
+        "successes": _table(done, n, size, "successes").tolist() if has_success else None,
+        "lengths": lengths.tolist(),
+        "within": (np.sum(first, 0) / (n * size)).tolist() if one_step_trials else None,
+        "steps": int(lengths.sum()),
+        "diverged": int(_table(done, n, size, "diverged").sum()),
+    }
 
 
 def default_episodes(variant: Variant) -> int:
@@ -157,12 +184,6 @@ def _play(agent: Agent, engine: Engine, progress: Callable[[float], None] | None
         action = engine.prepare(agent.act(observation))
         out = engine.step(action, None if everyone else active)
         reward = out.reward if everyone else np.where(active, out.reward, 0.0)
-        next_observation = engine.observe()
-        agent.observe(
-            Experience(
-                observation, action, reward, out.terminated & active, out.truncated & active, next_observation, active
-            )
-        )
         returns += reward
         lengths += active
         rewards.append(float(reward.sum()))
@@ -170,9 +191,17 @@ def _play(agent: Agent, engine: Engine, progress: Callable[[float], None] | None
         if "success" in out.metrics:
             has_success = True
             successes |= out.metrics["success"] & active
-        active = active & ~(out.terminated | out.truncated)
+        terminated, truncated = out.terminated & active, out.truncated & active
+        next_observation = engine.observe()
+        # What the agent is given is its own: nothing that it writes reaches the protocol.
+        agent.observe(
+            Experience(
+                observation, action, reward, terminated.copy(), truncated.copy(), next_observation, active.copy()
+            )
+        )
+        active = active & ~(terminated | truncated)
         everyone = bool(active.all())
-        observation = next_observation
+        observation = engine.observe()
         if progress is not None:
             progress((t + 1) / horizon)
         if not active.any():
@@ -195,10 +224,11 @@ def _part(progress: Callable[[float], None], i: int, n: int) -> Callable[[float]
     return lambda fraction: progress((i + fraction) / n)
 
 
-def _count(name: str, value: int | None, default: int, most: int | None) -> int:
+def _count(name: str, value: int | None, default: int, most: int | None, least: int = 1) -> int:
     """Check a count that the user may leave out."""
     count = default if value is None else value
-    if count < 1 or (most is not None and count > most):
-        bound = "at least 1" if most is None else f"from 1 to {most}"
-        raise ValueError(f"{name} is {count}; expected {bound}")
-    return count
+    whole = isinstance(count, (int, np.integer)) and not isinstance(count, bool)
+    if not whole or count < least or (most is not None and count > most):
+        bound = f"at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name} is {count!r}; expected {bound}")
+    return int(count)

@@ -158,6 +158,12 @@ class Variant:
         """Steps after which an episode is truncated; None where the horizon is part of the problem."""
         return None if self.horizon_terminates else self.horizon
 
+    def sample(self, split: str, n: int, seed: int = 0) -> Any:
+        """Draw `n` tasks of a split's law; see `kshot.tasks.sample`."""
+        from kshot import tasks
+
+        return tasks.sample(self, split, n, seed)
+
     def constants_on(self, split: str) -> Any:
         """Return the constants that hold on a split."""
         overrides = self.split(split).constants

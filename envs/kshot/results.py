@@ -95,9 +95,10 @@ class Result(BaseModel):
         if budget > 0 and (updated is None or budget < updated):
             when = "never" if updated is None else f"only after {updated} episodes"
             raise ValueError(f"{self.agent.name} had updated on every task {when}: a budget of {budget} is n/a")
-        first = budget // self.agent.round * self.agent.round
-        held = returns[:, first : first + self.agent.round]
-        if budget < 0 or held.size == 0:
+        per = max(1, self.agent.round // v.trial) if v.scored_by_trial else self.agent.round  # in units of the budget
+        first = budget // per * per
+        held = returns[:, first : first + per]
+        if budget < 0 or held.shape[1] < per:
             raise ValueError(f"{self.variant}: {self.episodes} episodes are too few for a budget of {budget}")
         return float(held.mean())
 

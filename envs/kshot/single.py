@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -147,6 +148,8 @@ class KshotEnv(gym.Env[np.ndarray, Any]):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore what `get_state` of an env of the same variant and split returned."""
+        if self._phase == "closed":
+            self._refuse()
         self.engine.set_state(state["engine"])
         self._phase = state["phase"]
 
@@ -171,7 +174,9 @@ def configure(engine: Engine, restricted: Any, episodes_per_task: int | None) ->
     """Set what tasks an engine draws and for how many episodes each; ValueError where they make no sense."""
     if restricted is not None:
         engine.pool = tasks.pool(engine.variant, restricted)
-    if episodes_per_task is not None and (not isinstance(episodes_per_task, int) or episodes_per_task < 1):
+    if episodes_per_task is not None and (
+        not isinstance(episodes_per_task, (int, np.integer)) or episodes_per_task < 1
+    ):
         raise ValueError(
             f"{engine.variant.id}: episodes_per_task is {episodes_per_task!r}; expected a whole number from 1, or None"
         )
@@ -182,6 +187,8 @@ def task_option(who: str, options: dict[str, Any] | None, *others: str) -> Any:
     """Return the option `task`; ValueError for an option that is not known or a word other than "resample"."""
     if not options:
         return None
+    if not isinstance(options, Mapping):
+        raise ValueError(f"{who}: reset options are {options!r}; expected a mapping like {{'task': ...}}")
     unknown = set(options) - {"task", *others}
     if unknown:
         raise ValueError(

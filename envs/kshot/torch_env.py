@@ -89,8 +89,12 @@ class TorchEnv:
         return self.engine.observe(), out.reward, out.terminated.clone(), out.truncated.clone(), info
 
     def set_task(self, task: Any) -> None:
-        """Pin tasks: one for all rows, or a batch of N."""
+        """Pin tasks, at once and also within episodes: one for all rows, or a batch of N."""
         self.engine.pin(None, tasks.check(self.variant, task, self.num_envs))
+
+    def resample(self) -> None:
+        """Unpin tasks; every row draws one at its next episode."""
+        self.engine.resample()
 
     @property
     def task(self) -> Any:
@@ -128,6 +132,7 @@ class TorchEnv:
             )
         if action.device.type == "cpu":  # asking costs nothing there
             self._check_values(action)
+        action = action.detach()  # the environment is no part of anybody's graph
         if discrete:
             return action.to(self.device, torch.int64)
         return action.to(self.device, torch.float32).clip(self.engine.low, self.engine.high)

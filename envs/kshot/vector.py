@@ -129,6 +129,8 @@ class KshotVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         if active is not None and not active.any():  # nothing to move
             self.engine.begin()
             self._done, reward = self._nobody, np.zeros(self.num_envs)
+            if self.render_mode == "human":
+                self.render()
             return self.engine.observe(), reward, ~self._all, ~self._all, self._with_task({}, self._all)
         out = self.engine.step(action, active)
         if active is None:
@@ -143,12 +145,13 @@ class KshotVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
 
     def _finish(self, out: Outcome) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Return a step in which every row moved."""
-        # The engine gives the same array for both where no row ended.
-        done = self._nobody if out.terminated is out.truncated else out.terminated | out.truncated
+        # The engine gives the same array for both where all rows agree: none ended, or all by both.
+        done = out.terminated if out.terminated is out.truncated else out.terminated | out.truncated
+        done = done if done.any() else self._nobody
         info = step_info(self.variant.body is not None, out)
         if self.render_mode == "human":
             self.render()
-        if self.autoreset_mode is not AutoresetMode.SAME_STEP or not done.any():
+        if self.autoreset_mode is not AutoresetMode.SAME_STEP or done is self._nobody:
             self._done = done if self.autoreset_mode is not AutoresetMode.SAME_STEP else self._done
             infos = {}
             for name, x in info.items():
@@ -189,6 +192,7 @@ class KshotVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore what `get_state` of a batch of the same variant, split and size returned."""
+        self._check_open()
         self.engine.set_state(state["engine"])
         self._done, self._started = np.array(state["done"]), bool(state["started"])
 

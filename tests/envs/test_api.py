@@ -388,12 +388,18 @@ def test_factories_and_environments_survive_pickling():
     assert made.unwrapped.engine.split == "test"
     spec = pickle.loads(pickle.dumps(gym.make("kshot/AntDir-v0").spec))
     assert spec == gym.make("kshot/AntDir-v0").spec
-    id = "kshot/PointGoal-v0"
-    for env in (gym.make(id), gym.make_vec(id, 2)):
-        env.reset(seed=0)
-        twin = copy.deepcopy(env)
-        action = env.action_space.sample()
-        assert (env.step(action)[0] == twin.step(action)[0]).all()
+    for id in ("kshot/PointGoal-v0", "kshot/Bandit-k5n10-v0", "kshot/AntDir-v0"):
+        for env in (gym.make(id), gym.make_vec(id, 2, episodes_per_task=2)):
+            env.reset(seed=0)
+            for copied in (copy.deepcopy, lambda x: cloudpickle.loads(cloudpickle.dumps(x))):
+                twin = copied(env)
+                for _ in range(12):
+                    action = env.action_space.sample()
+                    ours, theirs = env.step(action), twin.step(action)
+                    assert (ours[0] == theirs[0]).all()
+                    assert np.all(ours[1] == theirs[1])
+                    if np.ndim(ours[2]) == 0 and (ours[2] or ours[3]):
+                        env.reset(), twin.reset()
 
 
 def test_sync_vector_env_of_plain_factories_works():

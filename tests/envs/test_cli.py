@@ -81,6 +81,41 @@ def test_watch_films_an_analytic_task(tmp_path):
     assert "has 1000 tasks" in wrong.output
 
 
+def test_watch_shows_the_episode_that_is_scored(monkeypatch):
+    from kshot import agents, cli
+
+    seen = []
+
+    class Still(agents.ConstantAgent):
+        def act(self, observation):
+            seen.append(observation.copy())
+            return super().act(observation)
+
+    v = kshot.variant("PointGoal-pearl-v0")  # random starts
+    kshot.evaluate(Still(v), v.id, episodes=1, num_tasks=3)
+    scored = {tuple(x) for x in seen[0]}
+    seen.clear()
+    frames = cli._film(Still(v), v, "test", 2, 1, 0, lambda fraction: None)
+    next(frames), next(frames)
+    assert tuple(seen[0][0]) in scored
+
+
+def test_an_agent_of_the_current_folder_is_found(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n\n\ndef still(observation):\n    return np.zeros((len(observation), 2))\n"
+    )
+    command = [Path(sys.executable).parent / "kshot", "evaluate", "PointGoal-v0", "--agent", "mine:still"]
+    done = subprocess.run([*command, "--tasks", "2", "--split", "test"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "still" in done.stdout
+
+
+def test_nothing_found_is_said():
+    done = run("list", "zzz")
+    assert done.exit_code == 2
+    assert "no id contains 'zzz'" in done.output
+
+
 def test_freeze_check_passes_for_what_is_shipped():
     assert run("freeze", "PointGoal", "--check").exit_code == 0
     assert run("freeze", "HalfCheetahVel", "--check").exit_code == 0

@@ -170,6 +170,24 @@ def test_the_task_is_not_shown():
     assert not hasattr(spy, "see")
 
 
+def test_an_agent_may_write_into_what_it_is_given():
+    class Vandal(Spy):
+        def act(self, observation):
+            action = super().act(observation)
+            observation[:] = 99.0
+            return action
+
+        def observe(self, experience):
+            for x in experience:
+                if x.flags.writeable:
+                    x[:] = 0
+
+    for id in ("kshot/PointGoal-v0", "kshot/PointGoal-maml-v0"):
+        played = [kshot.evaluate(agent, id, episodes=2, num_tasks=5) for agent in (Spy(), Vandal())]
+        assert played[0].returns == played[1].returns
+        assert played[0].lengths == played[1].lengths
+
+
 def test_the_order_of_rows_tells_nothing_and_results_are_in_task_order():
     a, b = (kshot.evaluate("expert", "kshot/PointGoal-v0", seed=seed, **EVALUATE) for seed in (0, 1))
     assert a.returns == b.returns  # no noise in this family: only the order of rows could differ
@@ -224,6 +242,32 @@ def test_scores_by_budget():
     assert [trials.score(b) for b in (0, 1)] == [10.0, 20.0]
 
 
+def test_rounds_of_trials_are_counted_in_trials():
+    # TabularMDP-n10, trials of 10 episodes; rounds of 20 episodes hold two trials: 1 + 2, 3 + 4 a step.
+    base = kshot.evaluate("random", "kshot/TabularMDP-n10-v0", episodes=10, num_tasks=1)
+    card = base.agent.model_copy(update={"round": 20})
+    returns = [[1.0] * 10 + [2.0] * 10 + [3.0] * 10 + [4.0] * 10]
+    result = base.model_copy(update={"agent": card, "returns": returns})
+    assert [result.score(b) for b in (0, 1, 2, 3)] == [15.0, 15.0, 35.0, 35.0]
+    with pytest.raises(ValueError, match="too few"):
+        result.score(4)
+    with pytest.raises(ValueError, match="one must divide the other"):
+        kshot.evaluate(Spy(3), "kshot/TabularMDP-n10-v0")
+
+
+def test_an_agent_that_cannot_be_written_down_is_refused_before_it_runs():
+    for name, value in (("name", None), ("config", {"x": np.zeros(2)}), ("config", 3), ("round", 1.5)):
+        agent = Spy()
+        setattr(agent, name, value)
+        with pytest.raises(ValueError, match=r"cannot be written as JSON|agent\.round is 1\.5"):
+            kshot.evaluate(agent, "kshot/PointGoal-v0")
+        assert agent.log == []
+    for bad in ({"seed": None}, {"seed": -1}, {"episodes": 1.5}, {"num_tasks": 1.5}):
+        if bad != {"seed": None}:
+            with pytest.raises(ValueError, match=next(iter(bad))):
+                kshot.evaluate("random", "kshot/PointGoal-v0", **bad)
+
+
 def test_results_survive_a_file(tmp_path):
     result = kshot.evaluate("random", "kshot/PointGoal-v0", **EVALUATE)
     result.save(tmp_path / "deep" / "result.json")
@@ -275,6 +319,10 @@ def test_agents_that_do_not_fit_are_refused():
         kshot.evaluate("expert", "kshot/AntDir-v0")
     with pytest.raises(ValueError, match=r"steps of 0\.05 s"):
         kshot.evaluate("gait", "kshot/HalfCheetahVel-maml-v0")
+    with pytest.raises(ValueError, match="Spy is a class; give an agent"):
+        kshot.evaluate(Spy, "kshot/PointGoal-v0")
+    with pytest.raises(ValueError, match=r"must take \(variant, seed\)"):
+        kshot.evaluate("kshot.agents:FunctionAgent", "kshot/PointGoal-v0")
     with pytest.raises(ValueError, match="is not an agent"):
         kshot.evaluate(3, "kshot/PointGoal-v0")
     with pytest.raises(ValueError, match="num_tasks is 1001; expected from 1 to 1000"):

@@ -546,3 +546,12 @@ def test_splits_of_one_law_give_other_tasks_and_the_same_episode_otherwise():
     train, test = (batch("PointGoal-pearl", 3, split=split).reset(seed=0) for split in ("train", "test"))
     assert (train[1]["task"]["goal"] != test[1]["task"]["goal"]).any(1).all()
     same(train[0], test[0])
+
+
+@pytest.mark.parametrize("mode", ["next_step", "same_step"])
+def test_a_time_limit_at_the_horizon_of_the_problem_ends_the_episode_once(mode):
+    env = gym.make_vec("kshot/Bandit-k5n10-v0", num_envs=4, max_episode_steps=10, autoreset_mode=mode)
+    env.reset(seed=0)
+    ends = [bool(env.step(np.zeros(4, np.int64))[2].all()) for _ in range(32)]
+    period = 11 if mode == "next_step" else 10
+    assert [i + 1 for i, over in enumerate(ends) if over] == list(range(10, 33, period))

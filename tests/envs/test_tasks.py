@@ -79,6 +79,12 @@ def test_frozen_sets_are_drawn_again_bit_for_bit(id):
         assert tasks.digest(tasks.draw_frozen(v, name)) == tasks.digest(tasks.frozen(v, name))
 
 
+def test_the_first_tasks_of_a_finite_set_are_no_corner_of_it():
+    first = tasks.frozen(variant("HalfCheetahVel-macaw-v0"), "test").velocity[:8]
+    assert first.max() - first.min() > 0.8  # of 0.075 … 1.95
+    assert sorted(first.tolist()) != first.tolist()
+
+
 def test_a_damaged_frozen_set_is_refused(tmp_path, monkeypatch):
     v = variant("HalfCheetahVel-v0")
     data = json.loads((tasks.TASK_SETS / "HalfCheetahVel-v0.json").read_text())

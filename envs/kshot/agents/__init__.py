@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -168,7 +169,7 @@ def make_agent(name: Any, variant: Variant, seed: int = 0) -> Agent:
 
     Args:
         name: "random", "constant", "expert", "gait", "module:attribute", a function of observations, or an
-            agent. An attribute may be an agent, or a class or function that takes (variant, seed).
+            agent. An attribute may be an agent, a function of observations, or a class that takes (variant, seed).
         variant: what it will act in.
         seed: of its own random choices.
 
@@ -185,7 +186,15 @@ def make_agent(name: Any, variant: Variant, seed: int = 0) -> Agent:
             found = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
             raise ValueError(f"cannot find the agent {name!r}: {error}") from error
-        return make_agent(found(variant, seed) if isinstance(found, type) else found, variant, seed)
+        if isinstance(found, type):
+            try:
+                inspect.signature(found).bind(variant, seed)
+            except TypeError as error:
+                raise ValueError(f"the class {name!r} must take (variant, seed): {error}") from error
+            found = found(variant, seed)
+        return make_agent(found, variant, seed)
+    if isinstance(name, type):
+        raise ValueError(f"{name.__name__} is a class; give an agent, as {name.__name__}(...)")
     if isinstance(name, Agent):
         return name
     if callable(name):

@@ -66,7 +66,7 @@ def reward_terms(before: MjState, action: Array, after: MjState, task: Task, c: 
 
 
 def terminated(state: MjState, task: Task, c: Constants) -> Array:
-    """End where the torso is too low or too high."""
+    """End where the torso's height is outside [low, high]."""
     return fallen(state, c.low, c.high)
 
 

@@ -63,11 +63,7 @@ def _place(state: MjState) -> Array:
 
 
 def _goal(offset: Array, costs: Array, task: Task, c: Constants) -> Array:
-    """Return the goal term.
-
-    dense: −L1. near: 1 − L2 within the radius, else `outside`. flat: 1 within the radius, else 0. frozen: −L1, and
-    outside the radius that of the origin. threshold: 2 − L1 − costs where −L1 − costs ≥ −radius, else 0.
-    """
+    """Return the goal term of the family's formula."""
     xp = namespace(offset)
     l1, l2 = abs(offset).sum(-1), norm(offset)
     if c.goal == "near":
@@ -93,7 +89,7 @@ def reward_terms(before: MjState, action: Array, after: MjState, task: Task, c: 
 
 
 def terminated(state: MjState, task: Task, c: Constants) -> Array:
-    """End where the torso is too low or too high, where the source does."""
+    """End where the torso's height is outside [low, high]."""
     return fallen(state, c.low, c.high)
 
 
@@ -115,7 +111,9 @@ FAMILY = Family(
     name="AntGoal",
     summary="Walk to a hidden goal position.",
     hidden="the goal",
-    formula="goal term (dense: −|Δx| − |Δy|) − control_cost·|a|² − contact_cost·|contact|² + offset",
+    formula="goal term − control_cost·|a|² − contact_cost·|contact|² + offset; the goal term is, for dense: −L1; near: "
+    "1 − L2 within radius, else outside; flat: 1 within radius, else 0; frozen: −L1, outside radius the origin's; "
+    "threshold: 2 − L1 − costs where −L1 − costs ≥ −radius, else 0",
     task=Task,
     fields={"goal": Field("goal position", -20, 20, "m")},
     reward_terms=reward_terms,

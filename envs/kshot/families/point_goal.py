@@ -73,7 +73,7 @@ def reward_terms(
 
 
 def terminated(state: State, task: Task, c: Constants) -> Array:
-    """End on the goal, where the source does."""
+    """End within tolerance of the goal on both axes, or within radius of it."""
     offset = state.position - task.goal
     return (abs(offset) < c.tolerance).all(-1) | (norm(offset) <= c.radius)
 

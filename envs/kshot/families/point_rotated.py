@@ -72,7 +72,7 @@ def reward_terms(before: State, action: Array, after: State, task: Task, c: Cons
 
 
 def terminated(state: State, task: Task, c: Constants) -> Array:
-    """End on the goal, where the source does."""
+    """End within radius of the goal."""
     return norm(_offset(state)) < c.radius
 
 

@@ -25,7 +25,7 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[np.ndarray], fps:
         ValueError: for another ending, a rate that is not positive, no frames, or frames of other shapes or types.
     """
     target = Path(path)
-    if target.suffix not in FORMATS:
+    if target.suffix.lower() not in FORMATS:
         raise ValueError(f"the video is to be {target.name!r}; expected a name that ends in {' or '.join(FORMATS)}")
     if not fps > 0:
         raise ValueError(f"fps is {fps!r}; expected a number above 0")
