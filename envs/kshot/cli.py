@@ -1,4 +1,4 @@
-"""The command line: `kshot list`, `show`, `evaluate`, `watch`, `demo`, `freeze`."""
+"""The command line: `kshot list`, `show`, `evaluate`, `watch`, `leaderboard`, `verify`, `submit`, `plot`, `demo`."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ app = typer.Typer(
 )
 console = Console()
 errors = Console(stderr=True)
+RESULTS = Path("baselines/results")
 _LINE_EVERY = 5.0  # seconds between lines of progress where there is no terminal
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="a variant, as kshot/PointGoal-v0 or PointGoal-v0")]
@@ -178,6 +179,66 @@ def demo(
         print(f"picture: {demo_picture(output / 'demo.png')}")
 
 
+@app.command("leaderboard")
+def leaderboard_(
+    folder: Annotated[Path, typer.Argument(help="with results")] = RESULTS,
+    output: Annotated[Path, typer.Option(help="the page to write")] = Path("leaderboard.md"),
+    check: Annotated[bool, typer.Option("--check", help="only say whether the page is stale")] = False,
+) -> None:
+    """Generate the leaderboard from all results in a folder."""
+    from kshot import leaderboard
+
+    with _clear_errors():
+        text = leaderboard.markdown(leaderboard.load_all(folder))
+        if not check:
+            tasks.write_text(output, text)
+        elif not output.exists() or output.read_text() != text:
+            raise ValueError(f"{output} is stale; run `kshot leaderboard`")
+
+
+@app.command()
+def verify(
+    result: Annotated[Path, typer.Argument(help="a result's JSON file")],
+    agent: Annotated[str | None, typer.Option(help="module:attribute; by default the result's, if built in")] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="of an episode's mean return; by default see the docs")
+    ] = None,
+) -> None:
+    """Score a result's agent again, on the same tasks and on a fresh draw, and say whether either differs."""
+    from kshot import leaderboard
+
+    with _progress(f"verify {result.name}") as report, _clear_errors():
+        verdict = leaderboard.verify(result, agent, tolerance=tolerance, progress=report)
+    print(verdict)
+    raise typer.Exit(0 if verdict.ok else 1)
+
+
+@app.command()
+def submit(
+    result: Annotated[Path, typer.Argument(help="a result's JSON file")],
+    folder: Annotated[Path, typer.Argument(help="where results are kept")] = RESULTS,
+    reference: Annotated[bool, typer.Option("--reference", help="a floor or ceiling, not a competitor")] = False,
+) -> None:
+    """Check a result and put it in its place among the others."""
+    from kshot import leaderboard
+
+    with _clear_errors():
+        print(leaderboard.submit(result, folder, reference=reference))
+
+
+@app.command()
+def plot(
+    folder: Annotated[Path, typer.Argument(help="with results")] = RESULTS,
+    output: Annotated[Path, typer.Option(help="folder for the pictures")] = Path("runs/plots"),
+    suffix: Annotated[str, typer.Option(help=".svg or .png")] = ".svg",
+) -> None:
+    """Draw adaptation curves, the aggregate and the generalisation gaps of all results in a folder."""
+    from kshot import leaderboard, plots
+
+    with _clear_errors():
+        print(*plots.draw_all(leaderboard.load_all(folder), output, suffix=suffix), sep="\n")
+
+
 def _film(
     agent: Agent, v: Variant, split: str, task: int, episodes: int, seed: int, report: Callable[[float], None]
 ) -> Iterator[np.ndarray]:
@@ -264,7 +325,7 @@ def _clear_errors() -> Iterator[None]:
     """Turn what the user can mend into one line and exit status 2."""
     try:
         yield
-    except (ValueError, KeyError, RuntimeError, OSError) as error:
+    except (ValueError, KeyError, RuntimeError, OSError, ImportError) as error:
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         errors.print(f"[red]error:[/red] {escape(text)}", highlight=False, soft_wrap=True)
         if _is_foreign(error):  # a bug of the user's own agent: show where

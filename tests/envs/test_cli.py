@@ -135,6 +135,31 @@ def test_generated_documentation_is_fresh():
     assert done.returncode == 0, done.stderr
 
 
+def test_the_leaderboard_is_fresh(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    done = run("leaderboard", "--check")
+    assert done.exit_code == 0, done.output
+
+
+def test_a_result_is_submitted_verified_and_drawn(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args = ("evaluate", "PointGoal-v0", "--agent", "constant", "--tasks", 5, "--episodes", 2, "--output", "mine")
+    assert run(*args, "--split", "test").exit_code == 0
+    placed = run("submit", "mine/PointGoal-v0-test-constant-seed0.json", "board", "--reference")
+    assert placed.exit_code == 0, placed.output
+    assert "bit for bit" in run("verify", placed.stdout.strip()).stdout
+    assert run("leaderboard", "board").exit_code == 0
+    assert "constant" in (tmp_path / "leaderboard.md").read_text()
+    assert run("leaderboard", "board", "--check").exit_code == 0
+    (tmp_path / "leaderboard.md").write_text("edited")
+    stale = run("leaderboard", "board", "--check")
+    assert stale.exit_code == 2
+    assert "stale" in stale.output
+    drawn = run("plot", "board", "--output", "pictures")
+    assert drawn.exit_code == 0, drawn.output
+    assert all((tmp_path / p).stat().st_size > 1000 for p in drawn.stdout.split())
+
+
 def test_the_readme_runs(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     assert len(blocks) >= 3
