@@ -191,7 +191,8 @@ def draw_all(results: Sequence[Result], folder: str | os.PathLike[str], *, suffi
         written += [
             adaptation_curves(results, place / f"{name}-{s}-adaptation{suffix}", variant=id, split=s) for s in splits
         ]
-        if len(splits) > 1:
+        rivals = any(not _is_level(g) for (v, _), by in groups(results).items() if v == id for g in by.values())
+        if len(splits) > 1 and rivals:
             written.append(gaps(results, place / f"{name}-gaps{suffix}", variant=id))
     if _normalised(results, "test"):
         written.append(aggregate(results, place / f"aggregate-test{suffix}"))

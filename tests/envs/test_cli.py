@@ -72,6 +72,15 @@ def test_evaluate_says_what_is_wrong_in_one_line(words, reason):
     assert "Traceback" not in done.output
 
 
+@pytest.mark.parametrize(("id", "agent"), [("Bandit-k5n10-v0", "ucb1"), ("TabularMDP-n10-v0", "psrl")])
+def test_classical_learners_have_names(id, agent):
+    done = run("evaluate", id, "--agent", agent, "--tasks", 20, "--split", "test")
+    assert done.exit_code == 0, done.output
+    assert agent in done.stdout
+    assert "ucb1" in run("evaluate", "Bandit-k5n10-v0", "--agent", "nobody", "--tasks", 2).output
+    assert run("evaluate", "PointGoal-v0", "--agent", agent).exit_code == 2
+
+
 def test_watch_films_an_analytic_task(tmp_path):
     done = run("watch", "PointGoal-v0", "--agent", "expert", "--output", tmp_path / "film.gif", "--episodes", 2)
     assert done.exit_code == 0, done.output

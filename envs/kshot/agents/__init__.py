@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -168,7 +168,8 @@ def make_agent(name: Any, variant: Variant, seed: int = 0) -> Agent:
     """Return an agent by name, or what is given where it is one already.
 
     Args:
-        name: "random", "constant", "expert", "gait", "module:attribute", a function of observations, or an
+        name: "random", "constant", "expert", "gait", a classical learner of bandits or tabular MDPs ("ucb1",
+            "thompson", "gittins", …, "psrl", "beb", …), "module:attribute", a function of observations, or an
             agent. An attribute may be an agent, a function of observations, or a class that takes (variant, seed).
         variant: what it will act in.
         seed: of its own random choices.
@@ -177,22 +178,7 @@ def make_agent(name: Any, variant: Variant, seed: int = 0) -> Agent:
         ValueError: naming what is known where nothing fits.
     """
     if isinstance(name, str):
-        if name in _BUILT_IN:
-            return _BUILT_IN[name](variant, seed)
-        if ":" not in name:
-            raise ValueError(f"no agent {name!r}; expected one of {', '.join(_BUILT_IN)}, or module:attribute")
-        module, attribute = name.split(":", 1)
-        try:
-            found = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"cannot find the agent {name!r}: {error}") from error
-        if isinstance(found, type):
-            try:
-                inspect.signature(found).bind(variant, seed)
-            except TypeError as error:
-                raise ValueError(f"the class {name!r} must take (variant, seed): {error}") from error
-            found = found(variant, seed)
-        return make_agent(found, variant, seed)
+        return _named(name, variant, seed)
     if isinstance(name, type):
         raise ValueError(f"{name.__name__} is a class; give an agent, as {name.__name__}(...)")
     if isinstance(name, Agent):
@@ -200,6 +186,39 @@ def make_agent(name: Any, variant: Variant, seed: int = 0) -> Agent:
     if callable(name):
         return FunctionAgent(name)
     raise ValueError(f"{name!r} is not an agent: expected reset, act, observe and end_episode, or a function")
+
+
+def _named(name: str, variant: Variant, seed: int) -> Agent:
+    """Return a built-in agent, a classical learner, or what module:attribute names."""
+    if name in _BUILT_IN:
+        return _BUILT_IN[name](variant, seed)
+    learners = _learners(variant)
+    if name in learners:
+        return learners[name](variant, seed)
+    if ":" not in name:
+        known = ", ".join([*_BUILT_IN, *learners])
+        raise ValueError(f"no agent {name!r}; expected one of {known}, or module:attribute")
+    module, attribute = name.split(":", 1)
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"cannot find the agent {name!r}: {error}") from error
+    if isinstance(found, type):
+        try:
+            inspect.signature(found).bind(variant, seed)
+        except TypeError as error:
+            raise ValueError(f"the class {name!r} must take (variant, seed): {error}") from error
+        found = found(variant, seed)
+    return make_agent(found, variant, seed)
+
+
+def _learners(variant: Variant) -> Mapping[str, Callable[[Variant, int], Agent]]:
+    """Return the classical learners of the variant's family by name."""
+    module = {"Bandit": "bandit", "TabularMDP": "mdp"}.get(variant.family.name)
+    if module is None:
+        return {}
+    found = importlib.import_module(f"kshot.agents.{module}_learners")
+    return found.BANDIT_LEARNERS if module == "bandit" else found.MDP_LEARNERS  # type: ignore[no-any-return]
 
 
 _BUILT_IN: dict[str, Callable[[Variant, int], Agent]] = {

@@ -17,10 +17,11 @@ from gymnasium import spaces
 from kshot.agents import Agent, Experience, Memoryless
 from kshot.family import Variant
 
-# By (arms, pulls): the best on `val`, 2,000 tasks each. `python -m kshot.agents.bandit_learners` prints them anew.
-UCB1_C: dict[tuple[int, ...], float] = {(10, 10): 0.1}
-EPSILON: dict[tuple[int, ...], float] = {(10, 10): 0.1}
-SAMPLES: dict[tuple[int, ...], float] = {(10, 10): 1}
+# By (arms, pulls): the best on `val`, 1,000 tasks each. `python -m kshot.agents.bandit_learners` prints them anew.
+_SETTINGS = [(k, n) for n in (10, 100, 500) for k in (5, 10, 50)]
+UCB1_C: dict[tuple[int, ...], float] = dict.fromkeys(_SETTINGS, 0.2)
+EPSILON: dict[tuple[int, ...], float] = dict.fromkeys(_SETTINGS, 0.1)
+SAMPLES: dict[tuple[int, ...], float] = dict(zip(_SETTINGS, (20, 20, 20, 10, 20, 20, 5, 10, 20), strict=True))
 
 GITTINS_PULLS = 128  # the table has n³/3 entries, each from 201 values
 GITTINS_POINTS = 201
@@ -63,7 +64,8 @@ class BanditLearner(Memoryless):
 
     def act(self, observation: np.ndarray) -> np.ndarray:
         """Pull the arm of highest index."""
-        return self.indices().argmax(-1)
+        arm: np.ndarray = self.indices().argmax(-1)
+        return arm
 
     def observe(self, experience: Experience) -> None:
         """Count."""
@@ -102,10 +104,10 @@ class EpsilonGreedy(BanditLearner):
 
 
 class UCB1(BanditLearner):
-    """Posterior mean + c √(2 ln t / (2 + pulls)) before pull t.
+    """Posterior mean + c √(2 ln t / (2 + pulls)) after t pulls in all.
 
-    UCB1 (Auer, Cesa-Bianchi, Fischer 2002) pulls every arm once first; RL² starts from Beta(1, 1) instead and
-    tunes c in 0, 0.1, …, 1.
+    UCB1 (Auer, Cesa-Bianchi, Fischer 2002) pulls every arm once first and has c = 1; RL² starts from Beta(1, 1)
+    instead and tunes c in 0, 0.1, …, 1.
     """
 
     name = "ucb1"
@@ -118,8 +120,10 @@ class UCB1(BanditLearner):
 
     def indices(self) -> np.ndarray:
         """Add the bonus."""
-        clock = 1 + self._pulls.sum(-1, keepdims=True)
-        return self.means() + self.config["c"] * np.sqrt(2 * np.log(clock) / (2 + self._pulls))
+        clock = np.maximum(1, self._pulls.sum(-1, keepdims=True))
+        bonus: np.ndarray = self.config["c"] * np.sqrt(2 * np.log(clock) / (2 + self._pulls))
+        bonus += self.means()
+        return bonus
 
 
 class ThompsonSampling(BanditLearner):
@@ -133,9 +137,24 @@ class ThompsonSampling(BanditLearner):
 
 
 class OptimisticThompsonSampling(ThompsonSampling):
-    """Ranks the arms by the highest of the posterior mean and some draws (May et al. 2012; RL² tunes 1 to 20)."""
+    """Thompson sampling with draws below the posterior mean raised to it (May et al. 2012)."""
 
     name = "optimistic-thompson"
+
+    def indices(self) -> np.ndarray:
+        """Draw, but not below the mean."""
+        raised: np.ndarray = np.maximum(self.means(), super().indices())
+        return raised
+
+
+class LikelyThompsonSampling(ThompsonSampling):
+    """Ranks the arms by the most probable of several joint draws from the posterior.
+
+    This is the "OTS" of RL²'s table 1, whose authors cite May et al. 2012 but keep, of 1 to 20 draws of all
+    arms, the one of highest posterior density (their code in florensacc/rllab-curriculum).
+    """
+
+    name = "likely-thompson"
 
     def __init__(self, variant: Variant, seed: int = 0, samples: int | None = None) -> None:
         """Take the number of draws; None for the one tuned for the arms and pulls."""
@@ -144,10 +163,16 @@ class OptimisticThompsonSampling(ThompsonSampling):
         self.config = {"samples": int(between("samples", chosen, 1))}
 
     def indices(self) -> np.ndarray:
-        """Draw, and take the best."""
-        best = self.means()
-        for _ in range(int(self.config["samples"])):
-            np.maximum(best, super().indices(), out=best)
+        """Draw, and keep the most probable."""
+        best, highest = super().indices(), None
+        failures = self._pulls - self._successes
+        for i in range(int(self.config["samples"])):
+            drawn = best if i == 0 else super().indices()
+            inside = np.clip(drawn, 1e-300, 1 - 1e-16)
+            density = (self._successes * np.log(inside) + failures * np.log1p(-inside)).sum(-1, keepdims=True)
+            if highest is None:
+                highest = density
+            best, highest = np.where(density > highest, drawn, best), np.maximum(highest, density)
         return best
 
 
@@ -184,7 +209,9 @@ class Gittins(BanditLearner):
     def indices(self) -> np.ndarray:
         """Look them up."""
         successes = self._successes.astype(np.intp)
-        return self._table[self._horizon - self._clock, successes, self._pulls.astype(np.intp) - successes]
+        failures = self._pulls.astype(np.intp) - successes
+        index: np.ndarray = self._table[self._horizon - self._clock, successes, failures]
+        return index
 
 
 @functools.cache
@@ -215,12 +242,20 @@ def gittins_table(horizon: int) -> np.ndarray:
 
 BANDIT_LEARNERS: dict[str, type[BanditLearner]] = {
     learner.name: learner
-    for learner in (Gittins, ThompsonSampling, OptimisticThompsonSampling, UCB1, EpsilonGreedy, Greedy)
+    for learner in (
+        Gittins,
+        ThompsonSampling,
+        OptimisticThompsonSampling,
+        LikelyThompsonSampling,
+        UCB1,
+        EpsilonGreedy,
+        Greedy,
+    )
 }
 GRIDS: dict[str, tuple[str, tuple[float, ...]]] = {
     "ucb1": ("c", tuple(i / 10 for i in range(11))),
     "epsilon-greedy": ("epsilon", tuple(i / 10 for i in range(1, 11))),
-    "optimistic-thompson": ("samples", (1, 2, 5, 10, 20)),
+    "likely-thompson": ("samples", (1, 2, 5, 10, 20)),
 }
 
 
@@ -257,5 +292,4 @@ def tune(
 
 
 if __name__ == "__main__":
-    settings = [(k, n) for n in (10, 100, 500) for k in (5, 10, 50)]
-    tune(BANDIT_LEARNERS, GRIDS, {(k, n): f"kshot/Bandit-k{k}n{n}-v0" for k, n in settings}, 2000)
+    tune(BANDIT_LEARNERS, GRIDS, {(k, n): f"kshot/Bandit-k{k}n{n}-v0" for k, n in _SETTINGS}, 1000)
