@@ -20,9 +20,9 @@ from rich.table import Column, Table
 
 from kshot import VARIANTS, cards, random, tasks
 from kshot import variant as find
-from kshot.agents import Agent, Experience, PrivilegedAgent, make_agent
+from kshot.agents import Agent, PrivilegedAgent, make_agent
 from kshot.engine import Engine
-from kshot.evaluation import evaluate
+from kshot.evaluation import evaluate, play
 from kshot.family import Variant
 from kshot.rendering import Renderer
 from kshot.results import Result
@@ -101,7 +101,7 @@ def evaluate_(
             )
         if output is not None:
             who = _file_name(done[-1].agent.name)
-            path = output / f"{v.id.removeprefix('kshot/')}-{name}-{who}-seed{seed}.json"
+            path = output / f"{v.label}-{name}-{who}-seed{seed}.json"
             with _clear_errors():
                 done[-1].save(path)
             errors.print(f"saved {path}", highlight=False, soft_wrap=True, markup=False)
@@ -124,7 +124,7 @@ def watch(
     from kshot.rendering.video import write_video
 
     v = _find(id)
-    path = output or Path(f"{v.id.removeprefix('kshot/')}-{_file_name(agent)}.mp4")
+    path = output or Path(f"{v.label}-{_file_name(agent)}.mp4")
     with _clear_errors():
         size = len(tasks.frozen(v, split)[0])
         if task >= size:
@@ -132,7 +132,7 @@ def watch(
         path.parent.mkdir(parents=True, exist_ok=True)
         with _progress(f"{v.id} {split} task {task}") as report:
             frames = _film(make_agent(agent, v, seed), v, split, task, episodes, seed, report)
-            write_video(path, frames, round(1 / v.dt) if v.dt else 10)
+            write_video(path, frames, v.fps)
     print(path)
 
 
@@ -173,7 +173,7 @@ def demo(
             for name in v.splits:
                 with _progress(f"{id} {agent} {name}") as report:
                     done.append(evaluate(agent, id, split=name, episodes=episodes, progress=report))
-                done[-1].save(output / f"{v.id.removeprefix('kshot/')}-{name}-{agent}.json")
+                done[-1].save(output / f"{v.label}-{name}-{agent}.json")
         _print_scores(v, done)
     with _clear_errors():
         print(f"picture: {demo_picture(output / 'demo.png')}")
@@ -243,31 +243,19 @@ def _film(
     agent: Agent, v: Variant, split: str, task: int, episodes: int, seed: int, report: Callable[[float], None]
 ) -> Iterator[np.ndarray]:
     """Yield the pictures of a task's consecutive episodes as `evaluate` runs them (of a round, the first one)."""
-    size, horizon = int(getattr(agent, "round", 1)), v.horizon
+    size = int(getattr(agent, "round", 1))
     engine = Engine(v, split, size, limit=v.time_limit)
     one = tasks.take(tasks.frozen(v, split), np.full(size, task))
-    seeds, active = random.row_seeds(seed, task + 1)[[task] * size], np.ones(size, bool)
+    seeds = random.row_seeds(seed, task + 1)[[task] * size]
     renderer = Renderer(engine)
     agent.reset(1)
     for k in range(episodes):
         engine.seat(seeds, k * size + np.arange(size), one)
         if k == 0 and isinstance(agent, PrivilegedAgent):
             agent.see(engine)
-        engine.begin()
-        observation, going = engine.observe(), active
-        yield renderer.picture(0)
-        for t in range(horizon):
-            action = engine.prepare(agent.act(observation))
-            out, before = engine.step(action, going), observation
-            observation = engine.observe()
-            agent.observe(
-                Experience(before, action, out.reward, out.terminated, out.truncated, observation.copy(), going)
-            )
-            going = going & ~(out.terminated | out.truncated)
+        for fraction in play(agent, engine):
             yield renderer.picture(0)
-            report((k + (t + 1) / horizon) / episodes)
-            if not going[0]:
-                break
+            report((k + fraction) / episodes)
         agent.end_episode()
     renderer.close()
 

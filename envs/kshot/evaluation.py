@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -167,19 +167,27 @@ def _run(
         if k == 0 and isinstance(agent, PrivilegedAgent):
             agent.see(engine)
         report = None if progress is None else _part(progress, k, rounds)
-        done.append(_play(agent, engine, report))
+        done.append(_finish(play(agent, engine), report))
         agent.end_episode()
     return done
 
 
-def _play(agent: Agent, engine: Engine, progress: Callable[[float], None] | None) -> _Round:
-    """Run one episode of every row; rows that end wait for the others."""
+def play(agent: Agent, engine: Engine) -> Generator[float, None, _Round]:
+    """Run one episode of every row; rows that end wait for the others.
+
+    Yields:
+        The fraction done, at the start and after each step.
+
+    Returns:
+        What the episodes gave.
+    """
     engine.begin()
     n, horizon = engine.n, engine.variant.horizon
     returns, lengths, rewards = np.zeros(n), np.zeros(n, np.int64), []
     successes, diverged, active = np.zeros(n, bool), np.zeros(n, bool), np.ones(n, bool)
     has_success, everyone = False, True
     observation = engine.observe()
+    yield 0.0
     for t in range(horizon):
         action = engine.prepare(agent.act(observation))
         out = engine.step(action, None if everyone else active)
@@ -202,11 +210,22 @@ def _play(agent: Agent, engine: Engine, progress: Callable[[float], None] | None
         active = active & ~(terminated | truncated)
         everyone = bool(active.all())
         observation = engine.observe()
-        if progress is not None:
-            progress((t + 1) / horizon)
+        yield (t + 1) / horizon
         if not active.any():
             break
     return _Round(returns, successes if has_success else None, lengths, diverged, rewards)
+
+
+def _finish(game: Generator[float, None, _Round], progress: Callable[[float], None] | None) -> _Round:
+    """Run episodes to their end, telling how far they are."""
+    while True:
+        try:
+            fraction = next(game)
+        except StopIteration as end:
+            found: _Round = end.value
+            return found
+        if progress is not None:
+            progress(fraction)
 
 
 def _table(done: list[tuple[np.ndarray, list[_Round]]], n: int, size: int, field: str) -> np.ndarray:

@@ -30,7 +30,7 @@ import numpy as np
 from gymnasium import spaces
 
 from kshot.arrays import Array
-from kshot.laws import JointLaw, Law
+from kshot.laws import JointLaw, Law, Normal, Uniform
 from kshot.physics.bodies import Body, MjState
 
 Policy: TypeAlias = Callable[[Any, Array], Array]  # (state, clock) -> actions of N rows
@@ -105,6 +105,11 @@ class ResetNoise:
         return f"qpos + {self.qpos}, qvel + {self.qvel}" + (", x = y = 0" if self.origin else "")
 
 
+# What Gymnasium's and rllab's bodies start with.
+GYM_NOISE = ResetNoise(Uniform(-0.1, 0.1), Normal(0, 0.1))
+RLLAB_NOISE = ResetNoise(Normal(0, 0.01), Normal(0, 0.1))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     """A family with everything fixed: the unit of everything that is scored, trained or cited."""
@@ -135,6 +140,16 @@ class Variant:
     def id(self) -> str:
         """Gymnasium id."""
         return f"kshot/{self.family.name}{'-' * bool(self.name)}{self.name}-v{self.version}"
+
+    @property
+    def label(self) -> str:
+        """The id without its namespace, as in file names."""
+        return self.id.removeprefix("kshot/")
+
+    @property
+    def fps(self) -> int:
+        """Pictures a second: real time for MuJoCo families."""
+        return round(1 / self.dt) if self.dt else 10
 
     @cached_property
     def splits(self) -> dict[str, Split]:

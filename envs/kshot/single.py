@@ -53,8 +53,7 @@ class KshotEnv(gym.Env[np.ndarray, Any]):
             ValueError: for an unknown split or render mode, or a task outside the task space.
         """
         self.variant = registry.variant(variant)
-        if self.variant.dt:
-            self.metadata = {**self.metadata, "render_fps": round(1 / self.variant.dt)}
+        self.metadata = {**self.metadata, "render_fps": self.variant.fps}
         self.render_mode = check_render_mode(render_mode)
         self.engine = Engine(self.variant, split, 1)
         configure(self.engine, tasks, episodes_per_task)

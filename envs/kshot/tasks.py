@@ -189,7 +189,7 @@ def frozen(variant: Variant, split: str) -> Task:
         TaskError: where it does not match the SHA-256 that ships with the package.
     """
     variant.split(split)
-    path = TASK_SETS / f"{variant.id.removeprefix('kshot/')}.json"
+    path = TASK_SETS / f"{variant.label}.json"
     entry = json.loads(path.read_text())["splits"][split]
     task = check(variant, entry["tasks"], len(entry["tasks"])) if "tasks" in entry else draw_frozen(variant, split)
     if digest(task) != entry["sha256"]:
@@ -220,7 +220,7 @@ def freeze(variant: Variant) -> None:
         if variant.body is not None or joint_values(split.law) is not None:
             splits[name]["tasks"] = to_list(task)
     write_json(
-        TASK_SETS / f"{variant.id.removeprefix('kshot/')}.json",
+        TASK_SETS / f"{variant.label}.json",
         {"format": _FORMAT, "variant": variant.id, "splits": splits},
     )
 

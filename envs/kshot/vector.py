@@ -59,9 +59,11 @@ class KshotVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         self.variant = registry.variant(variant)
         self.num_envs = num_envs
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
-        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
-        if self.variant.dt:
-            self.metadata["render_fps"] = round(1 / self.variant.dt)
+        self.metadata = {
+            **self.metadata,
+            "render_fps": self.variant.fps,
+            "autoreset_mode": self.autoreset_mode,
+        }
         self.render_mode = check_render_mode(render_mode)
         limit = _time_limit(self.variant, max_episode_steps)
         self.engine = Engine(self.variant, split, num_envs, threads=threads, limit=limit)

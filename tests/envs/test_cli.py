@@ -109,6 +109,26 @@ def test_watch_shows_the_episode_that_is_scored(monkeypatch):
     assert tuple(seen[0][0]) in scored
 
 
+def test_watch_runs_rounds_as_evaluate_does():
+    from kshot import agents, cli
+
+    class Rounds(agents.ConstantAgent):
+        round, sizes, ends = 3, [], 0
+
+        def act(self, observation):
+            self.sizes.append(len(observation))
+            return super().act(observation)
+
+        def end_episode(self):
+            Rounds.ends += 1
+
+    v = kshot.variant("PointGoal-pearl-v0")
+    frames = list(cli._film(Rounds(v), v, "test", 1, 2, 0, lambda fraction: None))
+    assert Rounds.sizes == [3] * 40
+    assert Rounds.ends == 2
+    assert len(frames) == 42  # each episode's start and 20 steps
+
+
 def test_an_agent_of_the_current_folder_is_found(tmp_path):
     (tmp_path / "mine.py").write_text(
         "import numpy as np\n\n\ndef still(observation):\n    return np.zeros((len(observation), 2))\n"

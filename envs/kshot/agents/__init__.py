@@ -221,6 +221,14 @@ def _learners(variant: Variant) -> Mapping[str, Callable[[Variant, int], Agent]]
     return found.BANDIT_LEARNERS if module == "bandit" else found.MDP_LEARNERS  # type: ignore[no-any-return]
 
 
+def shipped_names() -> frozenset[str]:
+    """Return the names of all agents that ship with kshot."""
+    from kshot.agents.bandit_learners import BANDIT_LEARNERS
+    from kshot.agents.mdp_learners import MDP_LEARNERS
+
+    return frozenset({*_BUILT_IN, *BANDIT_LEARNERS, *MDP_LEARNERS})
+
+
 _BUILT_IN: dict[str, Callable[[Variant, int], Agent]] = {
     "random": RandomAgent,
     "constant": lambda variant, seed: ConstantAgent(variant),

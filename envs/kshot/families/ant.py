@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import mujoco
 import numpy as np
 from gymnasium import spaces
 
 from kshot.arrays import Array, namespace, squared_norm
 from kshot.family import ResetNoise
-from kshot.laws import Normal, Uniform, always
+from kshot.laws import always
 from kshot.physics.bodies import ANT, MjState
 
 ACTIONS = spaces.Box(-1, 1, (8,), np.float32)
@@ -26,8 +25,6 @@ RLLAB_BODY = replace(
     current=True,
 )
 LOW_GEAR_BODY = replace(RLLAB_BODY, timestep=0.01, gear=30)
-GYM_NOISE = ResetNoise(Uniform(-0.1, 0.1), Normal(0, 0.1))
-RLLAB_NOISE = ResetNoise(Normal(0, 0.01), Normal(0, 0.1))
 NO_NOISE = ResetNoise(always(0.0), always(0.0), origin=True)
 
 
@@ -47,11 +44,6 @@ def fallen(state: MjState, low: float, high: float) -> Array:
     """Tell where the torso's height is outside its bounds."""
     height = state.qpos[:, 2]
     return (height < low) | (height > high)
-
-
-def slippery(friction: Array, model: mujoco.MjModel) -> dict[str, np.ndarray]:
-    """Return the scaled friction of all geoms; a contact takes the larger of its two."""
-    return {"geom_friction": friction[:, None, None] * model.geom_friction}
 
 
 def _join(*parts: Array) -> Array:

@@ -19,20 +19,17 @@ from kshot.families.ant import (
     ACTIONS,
     CONTACT_BODY,
     GYM_BODY,
-    GYM_NOISE,
     RLLAB_BODY,
-    RLLAB_NOISE,
     contact_cost,
     fallen,
     joints,
     joints_contact,
     matrix_contact_com,
-    slippery,
     velocity,
 )
-from kshot.family import Family, Field, Split, Variant
+from kshot.family import GYM_NOISE, RLLAB_NOISE, Family, Field, Split, Variant
 from kshot.laws import Choice, JointLaw, Law, Uniform, always
-from kshot.physics.bodies import MjState
+from kshot.physics.bodies import MjState, scaled_friction
 from kshot.rendering.scene import Arrow, Scene
 
 
@@ -55,7 +52,7 @@ class Task(NamedTuple):
 
 def model_params(task: Task, model: mujoco.MjModel) -> dict[str, np.ndarray]:
     """Scale the friction."""
-    return slippery(task.friction, model)
+    return scaled_friction(task.friction, model)
 
 
 def reward_terms(before: MjState, action: Array, after: MjState, task: Task, c: Constants) -> dict[str, Array]:

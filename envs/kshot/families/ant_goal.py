@@ -17,12 +17,10 @@ from kshot.families.ant import (
     ACTIONS,
     CONTACT_BODY,
     GYM_BODY,
-    GYM_NOISE,
     LOW_GEAR_BODY,
     MATRIX_BODY,
     NO_NOISE,
     RLLAB_BODY,
-    RLLAB_NOISE,
     contact_cost,
     fallen,
     matrix_contact,
@@ -32,7 +30,7 @@ from kshot.families.ant import (
     placed_contact,
     torso_placed_contact,
 )
-from kshot.family import Family, Field, Split, Variant
+from kshot.family import GYM_NOISE, RLLAB_NOISE, Family, Field, Split, Variant
 from kshot.laws import Annulus, Choice, Frame, JointLaw, Mixture, Uniform
 from kshot.physics.bodies import MjState
 from kshot.rendering.scene import Disc, Scene

@@ -9,16 +9,12 @@ import numpy as np
 from gymnasium import spaces
 
 from kshot.arrays import Array, namespace
-from kshot.family import ResetNoise
-from kshot.laws import Normal, Uniform
 from kshot.physics.bodies import HALF_CHEETAH, MjState
 
 ACTIONS = spaces.Box(-1, 1, (6,), np.float32)
 GYM_BODY = HALF_CHEETAH
 TORSO_BODY = replace(GYM_BODY, readouts=("torso",))
 RLLAB_BODY = replace(GYM_BODY, readouts=("com", "com_velocity"), current=True)
-GYM_NOISE = ResetNoise(Uniform(-0.1, 0.1), Normal(0, 0.1))
-RLLAB_NOISE = ResetNoise(Normal(0, 0.01), Normal(0, 0.1))
 
 
 def speed(before: MjState, after: MjState, task: Any = None, c: Any = None) -> Array:

@@ -17,9 +17,7 @@ from kshot.arrays import Array, as_float, namespace, squared_norm
 from kshot.families.half_cheetah import (
     ACTIONS,
     GYM_BODY,
-    GYM_NOISE,
     RLLAB_BODY,
-    RLLAB_NOISE,
     TORSO_BODY,
     joints,
     speed,
@@ -27,9 +25,9 @@ from kshot.families.half_cheetah import (
     with_com,
     with_torso,
 )
-from kshot.family import Family, Field, Split, Variant
+from kshot.family import GYM_NOISE, RLLAB_NOISE, Family, Field, Split, Variant
 from kshot.laws import Choice, JointLaw, Law, Uniform, always
-from kshot.physics.bodies import MjState
+from kshot.physics.bodies import MjState, scaled_friction
 from kshot.rendering.scene import Arrow, Scene
 
 SWAPPED = [3, 1, 2, 0, 4, 5]  # the back and the front thigh change places
@@ -56,8 +54,8 @@ def actuate(action: Array, task: Task, c: Constants) -> Array:
 
 
 def model_params(task: Task, model: mujoco.MjModel) -> dict[str, np.ndarray]:
-    """Scale the friction of all geoms; a contact takes the larger of its two."""
-    return {"geom_friction": task.friction[:, None, None] * model.geom_friction}
+    """Scale the friction."""
+    return scaled_friction(task.friction, model)
 
 
 def reward_terms(

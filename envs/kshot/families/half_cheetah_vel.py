@@ -18,16 +18,14 @@ from kshot.arrays import Array, namespace, squared_norm
 from kshot.families.half_cheetah import (
     ACTIONS,
     GYM_BODY,
-    GYM_NOISE,
     RLLAB_BODY,
-    RLLAB_NOISE,
     TORSO_BODY,
     joints,
     speed,
     with_com,
     with_torso,
 )
-from kshot.family import Family, Field, Split, Variant
+from kshot.family import GYM_NOISE, RLLAB_NOISE, Family, Field, Split, Variant
 from kshot.laws import Choice, JointLaw, Mixture, Uniform
 from kshot.physics.bodies import MjState
 from kshot.rendering.scene import Arrow, Scene

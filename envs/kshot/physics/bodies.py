@@ -73,5 +73,10 @@ def _compile(body: Body) -> mujoco.MjModel:
     return model
 
 
+def scaled_friction(friction: Array, model: mujoco.MjModel) -> dict[str, Array]:
+    """Return all geoms' friction times one number a row, (N,); of all, as a contact takes the larger of its two."""
+    return {"geom_friction": friction[:, None, None] * model.geom_friction}
+
+
 HALF_CHEETAH = Body("half_cheetah.xml", total_mass=14)
 ANT = Body("ant.xml", readouts=("torso",))
