@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
@@ -18,13 +17,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from kshot import VARIANTS, cards, random, tasks
+from kshot import VARIANTS, cards, tasks
 from kshot import variant as find
-from kshot.agents import Agent, PrivilegedAgent, make_agent
-from kshot.engine import Engine
-from kshot.evaluation import evaluate, play
+from kshot.agents import make_agent
+from kshot.evaluation import evaluate
 from kshot.family import Variant
-from kshot.rendering import Renderer
+from kshot.rendering.film import film as _film
+from kshot.rendering.film import first_and_last
 from kshot.results import Result
 
 app = typer.Typer(
@@ -114,7 +113,10 @@ def watch(
     agent: AgentName = "random",
     split: SplitName = "test",
     task: Annotated[int, typer.Option(min=0, help="number of the task in the frozen set")] = 0,
-    episodes: Annotated[int, typer.Option(min=1)] = 1,
+    episodes: Annotated[int, typer.Option(min=1, help="consecutive ones on the task")] = 1,
+    first_last: Annotated[
+        bool, typer.Option("--first-last", help="the first episode and the last side by side, without those between")
+    ] = False,
     seed: Seed = 0,
     output: Annotated[
         Path | None, typer.Option(help="an .mp4 or .gif file; by default an .mp4 named after the id")
@@ -131,8 +133,8 @@ def watch(
             raise ValueError(f"--task is {task}; {v.id} {split} has {size} tasks, 0 … {size - 1}")
         path.parent.mkdir(parents=True, exist_ok=True)
         with _progress(f"{v.id} {split} task {task}") as report:
-            frames = _film(make_agent(agent, v, seed), v, split, task, episodes, seed, report)
-            write_video(path, frames, v.fps)
+            shoot = first_and_last if first_last else _film
+            write_video(path, shoot(make_agent(agent, v, seed), v, split, task, episodes, seed, report), v.fps)
     print(path)
 
 
@@ -179,6 +181,28 @@ def demo(
         print(f"picture: {demo_picture(output / 'demo.png')}")
 
 
+@app.command()
+def references(
+    pattern: Annotated[str, typer.Argument(help="ids that contain this")] = "",
+    agent: Annotated[str | None, typer.Option(help="only this reference, as random or psrl-prior0")] = None,
+    folder: Annotated[Path, typer.Option(help="where results are kept")] = RESULTS,
+    again: Annotated[bool, typer.Option("--again", help="also what is there already")] = False,
+) -> None:
+    """Evaluate the floors, ceilings and classical learners that methods stand beside, and put them in place."""
+    from kshot import references as refs
+
+    chosen = [v for v in VARIANTS.values() if pattern.lower() in v.id.lower()]
+    with _clear_errors():
+        if agent is not None:
+            chosen = [v for v in chosen if agent in {r.label for r in refs.references(v, folder)}]
+        if not chosen:
+            raise ValueError(f"no variant whose id contains {pattern!r} has a reference {agent or ''}".rstrip())
+        for v in chosen:
+            with _progress(v.id) as report:
+                for path in refs.make(v, folder, agent, again, lambda what, fraction: report(fraction)):
+                    print(path, flush=True)
+
+
 @app.command("leaderboard")
 def leaderboard_(
     folder: Annotated[Path, typer.Argument(help="with results")] = RESULTS,
@@ -186,10 +210,10 @@ def leaderboard_(
     check: Annotated[bool, typer.Option("--check", help="only say whether the page is stale")] = False,
 ) -> None:
     """Generate the leaderboard from all results in a folder."""
-    from kshot import leaderboard
+    from kshot import leaderboard, page
 
     with _clear_errors():
-        text = leaderboard.markdown(leaderboard.load_all(folder))
+        text = page.markdown(leaderboard.load_all(folder))
         if not check:
             tasks.write_text(output, text)
         elif not output.exists() or output.read_text() != text:
@@ -205,10 +229,10 @@ def verify(
     ] = None,
 ) -> None:
     """Score a result's agent again, on the same tasks and on a fresh draw, and say whether either differs."""
-    from kshot import leaderboard
+    from kshot import verification
 
     with _progress(f"verify {result.name}") as report, _clear_errors():
-        verdict = leaderboard.verify(result, agent, tolerance=tolerance, progress=report)
+        verdict = verification.verify(result, agent, tolerance=tolerance, progress=report)
     print(verdict)
     raise typer.Exit(0 if verdict.ok else 1)
 
@@ -237,27 +261,6 @@ def plot(
 
     with _clear_errors():
         print(*plots.draw_all(leaderboard.load_all(folder), output, suffix=suffix), sep="\n")
-
-
-def _film(
-    agent: Agent, v: Variant, split: str, task: int, episodes: int, seed: int, report: Callable[[float], None]
-) -> Iterator[np.ndarray]:
-    """Yield the pictures of a task's consecutive episodes as `evaluate` runs them (of a round, the first one)."""
-    size = int(getattr(agent, "round", 1))
-    engine = Engine(v, split, size, limit=v.time_limit)
-    one = tasks.take(tasks.frozen(v, split), np.full(size, task))
-    seeds = random.row_seeds(seed, task + 1)[[task] * size]
-    renderer = Renderer(engine)
-    agent.reset(1)
-    for k in range(episodes):
-        engine.seat(seeds, k * size + np.arange(size), one)
-        if k == 0 and isinstance(agent, PrivilegedAgent):
-            agent.see(engine)
-        for fraction in play(agent, engine):
-            yield renderer.picture(0)
-            report((k + fraction) / episodes)
-        agent.end_episode()
-    renderer.close()
 
 
 def _print_scores(v: Variant, done: list[Result]) -> None:

@@ -16,9 +16,13 @@ from kshot.agents import Agent, Experience, PrivilegedAgent, make_agent
 from kshot.engine import Engine
 from kshot.family import Variant
 from kshot.registry import variant as find_variant
-from kshot.results import AgentCard, Result, TaskSet, provenance
+from kshot.results import AgentCard, Result, TaskSet, provenance, rounded
 
 MAX_ROWS = 20_000  # more are evaluated in turns, to bound memory
+LEVEL_EPISODES = 400  # over all tasks, at least, of an agent that does not adapt
+# Episodes of an evaluation if nobody says, by which large frozen sets are cut to their first tasks: enough for
+# intervals that are narrow beside what differs between methods and seeds, and few enough to keep as a file.
+TEST_EPISODES, OTHER_EPISODES, OTHER_TASKS = 50_000, 10_000, 2_000
 
 
 class _Round(NamedTuple):
@@ -53,9 +57,10 @@ def evaluate(
         agent: an `Agent`, a function of observations, or a name that `make_agent` knows.
         id: of the variant.
         split: which frozen task set.
-        episodes: a task; rounded up to whole rounds of the agent. None: enough for the variant's budgets.
+        episodes: a task; rounded up to whole rounds of the agent. None: enough for the variant's budgets, or for a
+            mean where the agent does not adapt.
         seed: of the evaluation.
-        num_tasks: the first so many tasks of the set; None for all.
+        num_tasks: the first so many tasks of the set; None for `default_tasks`.
         threads: physics threads, 0 for one a core; the result does not depend on it.
         progress: called with the fraction done.
 
@@ -72,18 +77,18 @@ def evaluate(
     who = make_agent(agent, v, seed)
     card = _card(who, v)
     task = tasks.frozen(v, split)
-    n = _count("num_tasks", num_tasks, len(task[0]), len(task[0]))
+    n = _count("num_tasks", num_tasks, default_tasks(v, split, len(task[0])), len(task[0]))
     task = tasks.take(task, slice(0, n))
-    rounds = math.ceil(_count("episodes", episodes, default_episodes(v), None) / card.round)
+    rounds = math.ceil(_count("episodes", episodes, default_episodes(v, n, card.adapts), None) / card.round)
     order = np.random.default_rng(seed).permutation(n)
     seeds = random.row_seeds(seed, n)
     turns = np.array_split(order, math.ceil(n * card.round / MAX_ROWS))
     done: list[tuple[np.ndarray, list[_Round]]] = []
     updates: list[int | None] = []
     for i, turn in enumerate(turns):
-        report = None if progress is None else _part(progress, i, len(turns))
-        part = tasks.take(task, turn)
-        done.append((turn, _run(who, v, split, part, seeds[turn], card.round, rounds, threads, report)))
+        report = None if progress is None else part(progress, i, len(turns))
+        chosen = tasks.take(task, turn)
+        done.append((turn, run(who, v, split, chosen, seeds[turn], card.round, rounds, threads, report)))
         updates.append(getattr(who, "first_update", 0))
     updated = None if None in updates else max(u for u in updates if u is not None)
     found = _tables(done, n, card.round, v)
@@ -117,6 +122,7 @@ def _card(agent: Agent, variant: Variant) -> AgentCard:
             name=getattr(agent, "name", type(agent).__name__),
             round=int(size),
             privileged=isinstance(agent, PrivilegedAgent),
+            adapts=bool(getattr(agent, "adapts", True)),
             config=dict(config),
         )
     except (TypeError, ValueError) as error:
@@ -125,26 +131,35 @@ def _card(agent: Agent, variant: Variant) -> AgentCard:
 
 def _tables(done: list[tuple[np.ndarray, list[_Round]]], n: int, size: int, variant: Variant) -> dict[str, Any]:
     """Return the fields of the result that hold what was measured."""
-    lengths = _table(done, n, size, "lengths")
+    lengths = table(done, n, size, "lengths")
     first = [rounds[0].rewards for _, rounds in done]
     has_success = done[0][1][0].successes is not None
     one_step_trials = variant.scored_by_trial and variant.trial == 1
     return {
-        "returns": _table(done, n, size, "returns").tolist(),
-        "successes": _table(done, n, size, "successes").tolist() if has_success else None,
+        "returns": rounded(table(done, n, size, "returns")),
+        "successes": table(done, n, size, "successes").tolist() if has_success else None,
         "lengths": lengths.tolist(),
-        "within": (np.sum(first, 0) / (n * size)).tolist() if one_step_trials else None,
+        "within": rounded(np.sum(first, 0) / (n * size)) if one_step_trials else None,
         "steps": int(lengths.sum()),
-        "diverged": int(_table(done, n, size, "diverged").sum()),
+        "diverged": int(table(done, n, size, "diverged").sum()),
     }
 
 
-def default_episodes(variant: Variant) -> int:
+def default_tasks(variant: Variant, split: str, size: int) -> int:
+    """Return how many tasks of a frozen set of some size are scored if nobody says."""
+    episodes = default_episodes(variant, size, adapts=True)
+    most = TEST_EPISODES // episodes if split == "test" else min(OTHER_TASKS, OTHER_EPISODES // episodes)
+    return min(size, most)
+
+
+def default_episodes(variant: Variant, tasks: int, adapts: bool) -> int:
     """Return how many episodes a task gets if nobody says: a trial where those are scored, else for all budgets."""
-    return variant.trial if variant.scored_by_trial else max(variant.budgets) + 1
+    if variant.scored_by_trial:
+        return variant.trial
+    return max(variant.budgets) + 1 if adapts else math.ceil(LEVEL_EPISODES / tasks)
 
 
-def _run(
+def run(
     agent: Agent,
     variant: Variant,
     split: str,
@@ -166,7 +181,7 @@ def _run(
         engine.seat(row_seeds, k * size + slot, row_task)
         if k == 0 and isinstance(agent, PrivilegedAgent):
             agent.see(engine)
-        report = None if progress is None else _part(progress, k, rounds)
+        report = None if progress is None else part(progress, k, rounds)
         done.append(_finish(play(agent, engine), report))
         agent.end_episode()
     return done
@@ -228,7 +243,7 @@ def _finish(game: Generator[float, None, _Round], progress: Callable[[float], No
             progress(fraction)
 
 
-def _table(done: list[tuple[np.ndarray, list[_Round]]], n: int, size: int, field: str) -> np.ndarray:
+def table(done: list[tuple[np.ndarray, list[_Round]]], n: int, size: int, field: str) -> np.ndarray:
     """Put a field of all rounds back in task order, (tasks, episodes)."""
     rounds = len(done[0][1])
     table = np.zeros((n, rounds * size), np.asarray(getattr(done[0][1][0], field)).dtype)
@@ -238,7 +253,7 @@ def _table(done: list[tuple[np.ndarray, list[_Round]]], n: int, size: int, field
     return table
 
 
-def _part(progress: Callable[[float], None], i: int, n: int) -> Callable[[float], None]:
+def part(progress: Callable[[float], None], i: int, n: int) -> Callable[[float], None]:
     """Return the progress of part i of n."""
     return lambda fraction: progress((i + fraction) / n)
 

@@ -1,4 +1,7 @@
-"""Result files: one evaluation of one agent on one variant and split, as checked JSON."""
+"""Result files: one evaluation of one agent on one variant and split, as checked JSON.
+
+Tables have a line a task, and returns six significant digits; lengths that are all alike are one number.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from kshot import tasks
 
 FORMAT = 1
+DIGITS = 6  # significant ones of a return: a file of 10,000 tasks stays small
+TABLES = ("returns", "successes", "lengths")
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class ResultError(ValueError):
     """A file that is not a result this version can read."""
+
+
+class NotUpdated(ValueError):
+    """A budget that is no score: the agent had not updated on every task by then."""
 
 
 class AgentCard(BaseModel):
@@ -33,6 +42,7 @@ class AgentCard(BaseModel):
     name: str
     round: int = Field(ge=1)  # episodes it runs under one policy before it updates
     privileged: bool  # it was shown the task: an oracle
+    adapts: bool = True  # False: its score is the same at every budget, the mean of all its episodes
     first_update: int | None = 0  # episodes after which it had updated on every task, None: never; 0: it needs not
     config: dict[str, Any] = {}
 
@@ -70,41 +80,72 @@ class Result(BaseModel):
     created: str
     seconds: float = Field(ge=0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _spread_lengths(cls, data: Any) -> Any:
+        """Read one length for all episodes as a table of it, of the returns' shape."""
+        if not isinstance(data, dict) or not isinstance(data.get("lengths"), int):
+            return data
+        returns = data.get("returns")
+        if not isinstance(returns, list) or not all(isinstance(row, list) for row in returns):
+            return data
+        return {**data, "lengths": [[data["lengths"]] * len(row) for row in returns]}
+
     @model_validator(mode="after")
     def _shapes_agree(self) -> Result:
-        for name in ("returns", "successes", "lengths"):
+        for name in TABLES:
             table = getattr(self, name)
             if table is not None and (len(table) != self.tasks.n or any(len(row) != self.episodes for row in table)):
                 raise ValueError(f"{name} must be {self.tasks.n} tasks × {self.episodes} episodes")
         return self
 
-    def score(self, budget: int = 0) -> float:
-        """Return the mean return after `budget` episodes on the task (trials, where trials are scored).
+    def units(self) -> np.ndarray:
+        """Return what is scored, (tasks, k): returns of episodes, or totals of whole trials where those are."""
+        from kshot.registry import variant
 
-        An agent that runs rounds of several episodes under one policy scores their mean.
+        v, returns = variant(self.variant), np.asarray(self.returns)
+        if not v.scored_by_trial:
+            return returns
+        totals: np.ndarray = (
+            returns[:, : returns.shape[1] // v.trial * v.trial].reshape(len(returns), -1, v.trial).sum(-1)
+        )
+        return totals
+
+    def task_scores(self, budget: int = 0) -> np.ndarray:
+        """Return the return of every task after `budget` episodes on it (trials, where trials are scored), (tasks,).
+
+        An agent that runs rounds of several episodes under one policy scores their mean, one that does not adapt
+        the mean of all.
 
         Raises:
+            NotUpdated: where the agent had not updated on every task by then.
             ValueError: where the evaluation was too short for this budget.
         """
         from kshot.registry import variant
 
-        v, returns = variant(self.variant), np.asarray(self.returns)
-        if v.scored_by_trial:
-            returns = returns[:, : returns.shape[1] // v.trial * v.trial].reshape(len(returns), -1, v.trial).sum(-1)
-        updated = self.agent.first_update
-        if budget > 0 and (updated is None or budget < updated):
-            when = "never" if updated is None else f"only after {updated} episodes"
-            raise ValueError(f"{self.agent.name} had updated on every task {when}: a budget of {budget} is n/a")
-        per = max(1, self.agent.round // v.trial) if v.scored_by_trial else self.agent.round  # in units of the budget
+        v, units, who = variant(self.variant), self.units(), self.agent
+        if budget > 0 and (who.first_update is None or budget < who.first_update):
+            when = "never" if who.first_update is None else f"only after {who.first_update} episodes"
+            raise NotUpdated(f"{who.name} had updated on every task {when}: a budget of {budget} is n/a")
+        per = max(1, who.round // v.trial) if v.scored_by_trial else who.round  # in units of the budget
         first = budget // per * per
-        held = returns[:, first : first + per]
-        if budget < 0 or held.shape[1] < per:
+        held = units[:, first : first + per] if who.adapts else units
+        if budget < 0 or held.shape[1] < (per if who.adapts else 1):
             raise ValueError(f"{self.variant}: {self.episodes} episodes are too few for a budget of {budget}")
-        return float(held.mean())
+        scores: np.ndarray = held.mean(1)
+        return scores
+
+    def score(self, budget: int = 0) -> float:
+        """Return the mean of `task_scores` over tasks, with its errors."""
+        return float(self.task_scores(budget).mean())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the result as JSON, atomically."""
-        tasks.write_text(Path(path), self.model_dump_json(indent=1) + "\n")
+        data = self.model_dump()
+        if len(alike := {n for row in self.lengths for n in row}) == 1:
+            data["lengths"] = alike.pop()
+        entries = (f" {json.dumps(name)}: {_written(name, value)}" for name, value in data.items())
+        tasks.write_text(Path(path), "{\n" + ",\n".join(entries) + "\n}\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Result:
@@ -127,6 +168,25 @@ class Result(BaseModel):
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the file"
             raise ResultError(f"{path} is not a kshot result: {where}: {first['msg']}") from error
+
+
+def rounded(values: np.ndarray) -> Any:
+    """Return numbers to the digits that are kept, as lists of Python floats of any depth."""
+    return (
+        values.tolist()
+        if values.ndim == 0
+        else [rounded(v) for v in values]
+        if values.ndim > 1
+        else [float(f"{v:.{DIGITS}g}") for v in values.tolist()]
+    )
+
+
+def _written(name: str, value: Any) -> str:
+    """Return a field as JSON: a table a row a line, and 0 or 1 for whether there was success."""
+    if name in TABLES and isinstance(value, list):
+        rows = ([int(x) for x in row] if name == "successes" else row for row in value)
+        return "[\n" + ",\n".join(json.dumps(row, separators=(",", ":"), allow_nan=False) for row in rows) + "\n ]"
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def provenance() -> dict[str, Any]:

@@ -21,6 +21,8 @@ TASK_SETS = ASSETS / "tasks"
 _FORMAT = 1
 _BLOCK = 2**17  # numbers
 Task = Any  # a family's NamedTuple of arrays, batch first
+_KEPT = 4
+_kept: dict[tuple[Path, str, str], tuple[Variant | None, Task]] = {}  # frozen sets, the youngest last
 
 
 class TaskError(ValueError):
@@ -183,13 +185,29 @@ def pool(variant: Variant, tasks: Any) -> Task:
 
 
 def frozen(variant: Variant, split: str) -> Task:
-    """Return the frozen task set of a split, what scoring uses.
+    """Return the frozen task set of a split, what scoring uses; its arrays cannot be written to.
+
+    The last few sets are kept: drawing 10,000 random MDPs takes seconds.
 
     Raises:
         TaskError: where it does not match the SHA-256 that ships with the package.
     """
     variant.split(split)
     path = TASK_SETS / f"{variant.label}.json"
+    key = (path, variant.id, split)
+    owner, task = _kept.pop(key, (None, None))
+    if owner is not variant:
+        task = _checked_frozen(variant, split, path)
+        for x in task:
+            x.flags.writeable = False
+    _kept[key] = variant, task  # the last of the dict is the youngest
+    while len(_kept) > _KEPT:
+        del _kept[next(iter(_kept))]
+    return task
+
+
+def _checked_frozen(variant: Variant, split: str, path: Path) -> Task:
+    """Read or draw a frozen set, and compare its hash."""
     entry = json.loads(path.read_text())["splits"][split]
     task = check(variant, entry["tasks"], len(entry["tasks"])) if "tasks" in entry else draw_frozen(variant, split)
     if digest(task) != entry["sha256"]:
@@ -232,9 +250,14 @@ def write_json(path: Path, data: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old one or the whole new one, never a part."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old one or the whole new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text)
+    partial.write_bytes(data)
     os.replace(partial, path)
 
 

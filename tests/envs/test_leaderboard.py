@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import kshot
-from kshot import leaderboard, plots, tasks
+from kshot import leaderboard, page, plots, tasks, verification
 from kshot.agents import Memoryless
 from kshot.results import AgentCard, Result, ResultError
 
@@ -88,10 +88,10 @@ def test_no_scale_without_both_references_or_a_gap(make, references):
 def test_rounds_and_trials(make):
     row = _row([make([1.0, 3, 10, 20], round=2)])
     assert [row.cells[b].mean.value for b in (0, 1, 2)] == [2, 2, 15]
-    trials = kshot.evaluate("random", MDP, episodes=25, num_tasks=3)
+    trials = kshot.evaluate("psrl", MDP, episodes=25, num_tasks=3)
     scores = leaderboard.scores([trials], 0)
     np.testing.assert_allclose(scores[0], np.array(trials.returns)[:, :10].sum(1))
-    assert leaderboard.units(trials).shape == (3, 2)
+    assert trials.units().shape == (3, 2)
     assert leaderboard.scores([trials], 20) == ""
 
 
@@ -109,7 +109,7 @@ def test_budgets_before_the_first_update_are_no_score(make):
     late, never = _row([make(-5, first_update=2)]), _row([make(-5, first_update=None)])
     assert [isinstance(late.cells[b], leaderboard.Cell) for b in (0, 1, 2)] == [True, False, True]
     assert (late.cells[1], never.cells[1], never.cells[40]) == ("n/a",) * 3
-    assert "| n/a |" in leaderboard.markdown([make(-5, first_update=None)])
+    assert "| n/a |" in page.markdown([make(-5, first_update=None)])
 
 
 def test_one_agent_is_one_row_whatever_differs_between_its_runs(make):
@@ -145,8 +145,8 @@ def test_an_oracle_that_is_beaten_is_not_converged(make, references):
 
 def test_page(make, references):
     results = [*(make([-8.0, -6, -2], seed=s) for s in range(2)), make(-9.0, "other", lr=3), *references]
-    page = leaderboard.markdown(results)
-    lines = [line for line in page.splitlines() if line.startswith("| ")]
+    text = page.markdown(results)
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
     assert lines[0] == "| # | agent | test, after 0 episodes | test, after 2 episodes | seeds | training steps |"
     note = f"*first {TASKS} tasks*"
     assert lines[2:] == [
@@ -155,27 +155,27 @@ def test_page(make, references):
         f"| 3 | `other`, *provisional*, {note} | -9.00 [-9.00, -9.00] (0.10) | -9.00 [-9.00, -9.00] (0.10) | 1 | – |",
         f"| 4 | `random`, {note} | -10.00 [-10.00, -10.00] (0.00) | -10.00 [-10.00, -10.00] (0.00) | 1 | – |",
     ]
-    assert "3. `other`, `lr = 3`: `train other`" in page
-    assert page == leaderboard.markdown(results[::-1])
+    assert "3. `other`, `lr = 3`: `train other`" in text
+    assert text == page.markdown(results[::-1])
 
 
 def test_page_without_results():
-    page = leaderboard.markdown([])
-    assert page.startswith(leaderboard.INTRO)
-    assert "No results yet." in page
+    text = page.markdown([])
+    assert text.startswith(page.INTRO)
+    assert "No results yet." in text
 
 
 def test_a_complete_finite_set_of_one_seed_has_no_interval():
     result = kshot.evaluate("expert", "GridNav-v0", episodes=1)
-    page = leaderboard.markdown([result])
-    assert f"| `expert`, *sees the task* | {result.score():.2f} | 1 |" in page
+    text = page.markdown([result])
+    assert f"| `expert`, *sees the task* | {result.score():.2f} | {result.score():.2f} | 1 |" in text
 
 
 def test_a_strangers_text_cannot_break_the_page(make):
-    page = leaderboard.markdown([make(-5, "a|b`<script>\n# c", note="`|\n" + "x" * 500)])
-    assert r"`a\|b'<script> # c`" in page
-    assert "\n# c" not in page
-    assert max(map(len, page.splitlines())) < 600
+    text = page.markdown([make(-5, "a|b`<script>\n# c", note="`|\n" + "x" * 500)])
+    assert r"`a\|b'<script> # c`" in text
+    assert "\n# c" not in text
+    assert max(map(len, text.splitlines())) < 600
 
 
 # What is refused
@@ -281,7 +281,7 @@ def still(observation):
 
 def test_verify_says_same(base, tmp_path):
     done = []
-    verdict = leaderboard.verify(_saved(base, tmp_path / "x.json"), progress=done.append)
+    verdict = verification.verify(_saved(base, tmp_path / "x.json"), progress=done.append)
     assert (verdict.again, verdict.fresh, verdict.ok) == ("bit for bit", "same", True)
     assert done == sorted(done)
     assert done[-1] == 1
@@ -292,34 +292,34 @@ def test_verify_a_users_own_agent(tmp_path, monkeypatch):
     (tmp_path / "their_agent.py").write_text("def still(x):\n    return 0 * x\n")
     monkeypatch.syspath_prepend(tmp_path)
     result = kshot.evaluate("their_agent:still", POINT, episodes=1, num_tasks=30)
-    assert leaderboard.verify(result, "their_agent:still").ok
-    with pytest.raises(ValueError, match="not a built-in agent"):
-        leaderboard.verify(result)
+    assert verification.verify(result, "their_agent:still").ok
+    with pytest.raises(ValueError, match="does not ship with kshot"):
+        verification.verify(result)
     with pytest.raises(ValueError, match="the agent is 'random'"):
-        leaderboard.verify(result, "random")
+        verification.verify(result, "random")
 
 
 def test_verify_imports_nothing_that_a_file_names(make):
-    with pytest.raises(ValueError, match="not a built-in agent"):
-        leaderboard.verify(make(-5, "this:d"))
+    with pytest.raises(ValueError, match="does not ship with kshot"):
+        verification.verify(make(-5, "this:d"))
     assert "this" not in sys.modules
 
 
 def test_verify_says_differs(base):
     returns = np.array(base.returns)
     returns[2, 1] += 1e-12  # exact for analytic families
-    verdict = leaderboard.verify(base.model_copy(update={"returns": returns.tolist()}))
+    verdict = verification.verify(base.model_copy(update={"returns": returns.tolist()}))
     assert (verdict.again, verdict.ok) == ("differs", False)
     assert "episode 1" in verdict.detail
-    assert leaderboard.verify(base.model_copy(update={"returns": returns.tolist()}), tolerance=0.01).ok
+    assert verification.verify(base.model_copy(update={"returns": returns.tolist()}), tolerance=0.01).ok
     lengths = [[n - 1 for n in row] for row in base.lengths]
-    assert leaderboard.verify(base.model_copy(update={"lengths": lengths})).again == "differs"
+    assert verification.verify(base.model_copy(update={"lengths": lengths})).again == "differs"
 
 
 def test_verify_finds_an_oracle_in_disguise():
     result = kshot.evaluate("expert", POINT, episodes=1, num_tasks=5)
     card = result.agent.model_copy(update={"privileged": False})
-    verdict = leaderboard.verify(result.model_copy(update={"agent": card}))
+    verdict = verification.verify(result.model_copy(update={"agent": card}))
     assert verdict.again == "differs"
     assert "privileged was False, now True" in verdict.detail
 
@@ -328,26 +328,26 @@ def test_verify_tolerates_another_processor_with_mujoco_only():
     result = kshot.evaluate("random", CHEETAH, episodes=1, num_tasks=6)
     returns = np.array(result.returns)
     near, far = (result.model_copy(update={"returns": (returns + off).tolist()}) for off in (1e-7, 9e3))
-    assert leaderboard.verify(near).again == "within tolerance"
-    assert leaderboard.verify(far).again == "differs"
-    assert leaderboard.verify(near, tolerance=1e-15).again == "differs"
+    assert verification.verify(near).again == "within tolerance"
+    assert verification.verify(far).again == "differs"
+    assert verification.verify(near, tolerance=1e-15).again == "differs"
 
 
 def test_verify_finds_an_agent_fitted_to_the_frozen_tasks():
-    verdict = leaderboard.verify(kshot.evaluate(Cheat(), POINT, episodes=1, num_tasks=40), Cheat())
+    verdict = verification.verify(kshot.evaluate(Cheat(), POINT, episodes=1, num_tasks=40), Cheat())
     assert (verdict.again, verdict.fresh, verdict.ok) == ("bit for bit", "differs", False)
 
 
 def test_a_fresh_draw_differs_one_time_in_a_hundred():
     # The same agent at 60 evaluation seeds: more than 4 of 60 has a probability of 0.0003.
     seeds = range(60)
-    found = [leaderboard.verify(kshot.evaluate(still, POINT, episodes=1, num_tasks=20, seed=s), still) for s in seeds]
+    found = [verification.verify(kshot.evaluate(still, POINT, episodes=1, num_tasks=20, seed=s), still) for s in seeds]
     assert sum(verdict.fresh == "differs" for verdict in found) <= 4
     assert len({verdict.fresh_detail for verdict in found}) == 60  # each draws tasks of its own
 
 
 def test_a_finite_law_has_no_fresh_tasks():
-    verdict = leaderboard.verify(kshot.evaluate("expert", "GridNav-v0", episodes=1))
+    verdict = verification.verify(kshot.evaluate("expert", "GridNav-v0", episodes=1))
     assert (verdict.fresh, verdict.ok) == ("not drawn", True)
 
 

@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kshot import VARIANTS, cards, laws, tasks, variant
@@ -148,6 +148,7 @@ def test_the_dirichlet_sampler_has_the_right_moments():
     assert abs((x < 1e-3).mean() - 0.001**0.25 / (3.0902 / 4)) < 0.003
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 2**32), st.sampled_from(["PointGoal-v0", "HalfCheetahDir-v0", "Bandit-k5n10-v0", "PointRotated-v0"])
 )

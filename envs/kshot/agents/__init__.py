@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
+import os
+import sys
+import zlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -34,8 +40,9 @@ class Agent(Protocol):
 
     An agent may declare `round`, the number of episodes that it runs under one fixed policy before it updates
     (1 if it does not): its rows are then n * round, those of a task side by side. It may declare `name` and
-    `config`, which the result records, and `first_update`, after how many episodes it had updated on every task
-    (None for never): budgets below are then no score.
+    `config`, which the result records, `first_update`, after how many episodes it had updated on every task
+    (None for never): budgets below are then no score; and `adapts = False` where it does nothing of the kind, so that
+    a few episodes tell its score at every budget.
     """
 
     def reset(self, n: int) -> None:
@@ -70,6 +77,7 @@ class RandomAgent(Memoryless):
     """Uniform actions."""
 
     name = "random"
+    adapts = False
 
     def __init__(self, variant: Variant, seed: int = 0) -> None:
         """Take the action space of a variant."""
@@ -88,6 +96,7 @@ class ConstantAgent(Memoryless):
     """The same action at every step: by default zero, or action 0."""
 
     name = "constant"
+    adapts = False
 
     def __init__(self, variant: Variant, action: Any = 0) -> None:
         """Take an action of a variant's action space; a number stands for all elements of a Box."""
@@ -116,6 +125,8 @@ class FunctionAgent(Memoryless):
 
 class PrivilegedAgent(Memoryless):
     """Sees the task: a ceiling to compare with, not a competitor."""
+
+    adapts = False
 
     def see(self, engine: Engine) -> None:
         """Look at the rows and their tasks, before the first episode."""
@@ -164,55 +175,112 @@ class GaitAgent(PrivilegedAgent):
         return gait.torques(observation, self._engine.clock, velocity)
 
 
-def make_agent(name: Any, variant: Variant, seed: int = 0) -> Agent:
+def make_agent(name: Any, variant: Variant, seed: int = 0, **settings: Any) -> Agent:
     """Return an agent by name, or what is given where it is one already.
 
     Args:
         name: "random", "constant", "expert", "gait", a classical learner of bandits or tabular MDPs ("ucb1",
-            "thompson", "gittins", …, "psrl", "beb", …), "module:attribute", a function of observations, or an
-            agent. An attribute may be an agent, a function of observations, or a class that takes (variant, seed).
+            "thompson", "gittins", …, "psrl", "beb", …), the path of a policy file ("my/policy.safetensors"; see
+            `kshot.agents.policy`), "module:attribute" or "my/file.py:attribute", a function of observations, a
+            torch.nn.Module (see `kshot.agents.torch`), or an agent. An attribute may be any of the last three, or a
+            class that takes (variant, seed).
         variant: what it will act in.
         seed: of its own random choices.
+        settings: of an agent that ships, or of a class: further arguments of its constructor. What `config` holds of
+            an agent that ships makes the same one again.
 
     Raises:
-        ValueError: naming what is known where nothing fits.
+        ValueError: naming what is known where nothing fits; a `PolicyError` for a policy file.
     """
-    if isinstance(name, str):
-        return _named(name, variant, seed)
+    if isinstance(name, (str, os.PathLike)):
+        return _named(os.fsdecode(name), variant, seed, settings)
+    if settings:
+        raise ValueError(f"{name!r} is an agent already; it takes no settings: {', '.join(settings)}")
     if isinstance(name, type):
         raise ValueError(f"{name.__name__} is a class; give an agent, as {name.__name__}(...)")
     if isinstance(name, Agent):
         return name
+    if _is_torch_module(name):
+        from kshot.agents.torch import TorchAgent
+
+        return TorchAgent(name, variant, seed)
     if callable(name):
         return FunctionAgent(name)
     raise ValueError(f"{name!r} is not an agent: expected reset, act, observe and end_episode, or a function")
 
 
-def _named(name: str, variant: Variant, seed: int) -> Agent:
-    """Return a built-in agent, a classical learner, or what module:attribute names."""
-    if name in _BUILT_IN:
-        return _BUILT_IN[name](variant, seed)
-    learners = _learners(variant)
-    if name in learners:
-        return learners[name](variant, seed)
-    if ":" not in name:
+def _named(name: str, variant: Variant, seed: int, settings: Mapping[str, Any]) -> Agent:
+    """Return a built-in agent, a classical learner, a policy file's, or what module:attribute names."""
+    learners = learners_of(variant)
+    shipped = _BUILT_IN.get(name) or learners.get(name)
+    if shipped is not None:
+        agent: Agent = _made(name, shipped, variant, seed, settings)
+        return agent
+    suffix = Path(name).suffix.lower()
+    if suffix == ".safetensors":
+        if settings:
+            raise ValueError(f"{name}: a policy file takes no settings, got {', '.join(settings)}")
+        from kshot.agents.policy import PolicyAgent, load_policy
+
+        return PolicyAgent(load_policy(name), variant, seed)
+    if suffix in _UNSAFE:
+        raise ValueError(
+            f"{name}: a file of this kind can run code when it is loaded, so kshot never loads one; write a policy "
+            "file with kshot.agents.sb3.export_policy(model, path, variant_id) or kshot.agents.policy.save_policy, or "
+            "load the model in a Python file of your own and give my_file.py:attribute"
+        )
+    module, colon, attribute = name.rpartition(":")
+    if not colon or not attribute:
         known = ", ".join([*_BUILT_IN, *learners])
-        raise ValueError(f"no agent {name!r}; expected one of {known}, or module:attribute")
-    module, attribute = name.split(":", 1)
+        raise ValueError(
+            f"no agent {name!r}; expected one of {known}, policy.safetensors, module:attribute or file.py:attribute"
+        )
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        found = getattr(_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"cannot find the agent {name!r}: {error}") from error
     if isinstance(found, type):
-        try:
-            inspect.signature(found).bind(variant, seed)
-        except TypeError as error:
-            raise ValueError(f"the class {name!r} must take (variant, seed): {error}") from error
-        found = found(variant, seed)
-    return make_agent(found, variant, seed)
+        return make_agent(_made(name, found, variant, seed, settings), variant, seed)
+    return make_agent(found, variant, seed, **settings)
 
 
-def _learners(variant: Variant) -> Mapping[str, Callable[[Variant, int], Agent]]:
+def _made(name: str, maker: Callable[..., Any], variant: Variant, seed: int, settings: Mapping[str, Any]) -> Any:
+    """Call a class with (variant, seed, **settings); ValueError where it does not take them."""
+    try:
+        inspect.signature(maker).bind(variant, seed, **settings)
+    except TypeError as error:
+        given = "".join(f", {key}=…" for key in settings)
+        raise ValueError(f"the agent {name!r} does not take (variant, seed{given}): {error}") from error
+    return maker(variant, seed, **settings)
+
+
+def _module(name: str) -> ModuleType:
+    """Import a module by name, or run a Python file by its path; ImportError where there is none."""
+    if not name.endswith(".py"):
+        return importlib.import_module(name)
+    path = Path(name).resolve()
+    if not path.is_file():
+        raise ImportError(f"there is no file {name}")
+    label = f"_kshot_agent_{path.stem}_{zlib.crc32(os.fsencode(path)):08x}"  # two files of one name are two modules
+    spec = importlib.util.spec_from_file_location(label, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[label] = importlib.util.module_from_spec(spec)  # there before it runs, as dataclasses need
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[label]
+        raise
+    return module
+
+
+def _is_torch_module(x: Any) -> bool:
+    """Tell whether this is a torch.nn.Module, which nobody has where torch is not imported."""
+    nn = sys.modules.get("torch.nn")
+    return nn is not None and isinstance(x, nn.Module)
+
+
+def learners_of(variant: Variant) -> Mapping[str, Callable[[Variant, int], Agent]]:
     """Return the classical learners of the variant's family by name."""
     module = {"Bandit": "bandit", "TabularMDP": "mdp"}.get(variant.family.name)
     if module is None:
@@ -229,9 +297,24 @@ def shipped_names() -> frozenset[str]:
     return frozenset({*_BUILT_IN, *BANDIT_LEARNERS, *MDP_LEARNERS})
 
 
-_BUILT_IN: dict[str, Callable[[Variant, int], Agent]] = {
+_UNSAFE = (".zip", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".ckpt", ".cleanrl_model")  # all of them pickle
+
+
+def _constant(variant: Variant, seed: int = 0, action: Any = 0) -> ConstantAgent:
+    return ConstantAgent(variant, action)
+
+
+def _expert(variant: Variant, seed: int = 0) -> ExpertAgent:
+    return ExpertAgent(variant)
+
+
+def _gait(variant: Variant, seed: int = 0) -> GaitAgent:
+    return GaitAgent(variant)
+
+
+_BUILT_IN: dict[str, Callable[..., Agent]] = {
     "random": RandomAgent,
-    "constant": lambda variant, seed: ConstantAgent(variant),
-    "expert": lambda variant, seed: ExpertAgent(variant),
-    "gait": lambda variant, seed: GaitAgent(variant),
+    "constant": _constant,
+    "expert": _expert,
+    "gait": _gait,
 }

@@ -1,25 +1,46 @@
-"""Agents made of Stable-Baselines3 models: as they are, with recurrent memory, or fine-tuned on each task.
+"""Agents made of Stable-Baselines3 models: as they are, with recurrent memory, fine-tuned on each task, or as a file.
 
 A model that was trained on `kshot.sb3.as_sb3_vecenv` or on `gym.make(id)` fits as it is.
 """
 
 from __future__ import annotations
 
+import os
 import queue
+import sys
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from torch import nn
 
 from kshot.agents import Experience, Memoryless
+from kshot.agents.policy import Header, PolicyAgent, PolicyError, PolicyFile, decode, encode, save_policy
 from kshot.family import Variant
+from kshot.registry import variant as find_variant
+
+_Output = Literal["action", "tanh", "logits"]
+_Activation = Literal["tanh", "relu", "leaky_relu", "elu", "silu"]
+_ACTIVATIONS: dict[str, _Activation] = {
+    "Tanh()": "tanh",
+    "ReLU()": "relu",
+    "LeakyReLU(negative_slope=0.01)": "leaky_relu",
+    "ELU(alpha=1.0)": "elu",
+    "SiLU()": "silu",
+}
+_SUPPORTED = "a policy file holds the MlpPolicy of PPO, A2C, TRPO, SAC, TQC, TD3, DDPG or DQN"
 
 
 class ZeroShotAgent(Memoryless):
     """A trained model of any algorithm that does not adapt."""
+
+    adapts = False
 
     def __init__(self, model: BaseAlgorithm, deterministic: bool = True) -> None:
         """Take a model; its actions are deterministic unless told otherwise."""
@@ -201,3 +222,138 @@ class _Handover(VecEnv):
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> Sequence[bool]:  # type: ignore[override]
         return [False]
+
+
+def export_policy(
+    model: BaseAlgorithm,
+    path: str | os.PathLike[str],
+    variant_id: str,
+    *,
+    name: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    sees_task: bool = False,
+    normalize: VecNormalize | Literal[False] | None = None,
+) -> None:
+    """Write a model's deterministic actions as a policy file, which anybody can run without pickle or torch.
+
+    Args:
+        model: with an `MlpPolicy`, of PPO, A2C, TRPO, SAC, TQC, TD3, DDPG or DQN.
+        path: of the file, ending in .safetensors.
+        variant_id: of what it was trained on.
+        name: of the agent; by default the algorithm's.
+        config: settings that tell it from others, as JSON; a result records them.
+        sees_task: it was trained under `TaskInObservation` or its twin for the batch.
+        normalize: the `VecNormalize` it was trained under, or False for none; by default that of the model's env.
+
+    Raises:
+        PolicyError: where the policy is no MLP that a file can hold, or does not fit the variant; where the model
+            has no env that tells whether its observations are normalised; where the file would act otherwise.
+    """
+    v = find_variant(variant_id)
+    modules, output = _network(model)
+    layers, activation = _chained(modules)
+    statistics = _normalisation(model) if normalize is None else normalize or None
+    norm = None if statistics is None or not statistics.norm_obs else statistics
+    tensors = {f"{i}.{k}": x for i, layer in enumerate(layers) for k, x in _weights(layer).items()}
+    if norm is not None:
+        assert not isinstance(norm.obs_rms, dict)  # of Dict observations, which no MlpPolicy takes
+        tensors |= {
+            "observation.mean": norm.obs_rms.mean,
+            "observation.scale": np.sqrt(norm.obs_rms.var + norm.epsilon),
+        }
+    header = Header(
+        name=name or type(model).__name__,
+        variant=v.id,
+        activation=activation,
+        output=output,
+        clip=None if norm is None else float(norm.clip_obs),
+        sees_task=sees_task,
+        training_steps=int(model.num_timesteps),
+        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        config=dict(config or {}),
+    )
+    policy = decode(encode(header, tensors), Path(path))
+    PolicyAgent(policy, v)  # fits
+    _must_act_alike(policy, model, v, norm)
+    save_policy(path, header, tensors)
+
+
+def _network(model: BaseAlgorithm) -> tuple[list[nn.Module], _Output]:
+    """Return the modules from observation to action, and what comes after them."""
+    policy: Any = model.policy
+    who = f"a {type(model).__name__} with {type(policy).__name__}"
+    modules: list[nn.Module]
+    output: _Output = "tanh"
+    if hasattr(policy, "lstm_actor"):
+        raise PolicyError(f"{who} is recurrent: it has a memory, and {_SUPPORTED}")
+    if hasattr(policy, "mlp_extractor"):
+        modules, extractor = [*policy.mlp_extractor.policy_net, policy.action_net], policy.pi_features_extractor
+        if not policy.squash_output:
+            output = "logits" if isinstance(model.action_space, spaces.Discrete) else "action"
+    elif hasattr(policy, "q_net"):
+        modules, extractor, output = [*policy.q_net.q_net], policy.q_net.features_extractor, "logits"
+    elif hasattr(policy, "actor"):
+        actor, extractor = policy.actor, policy.actor.features_extractor
+        modules = [*actor.latent_pi, actor.mu] if hasattr(actor, "latent_pi") else [*actor.mu][:-1]  # all but its tanh
+    else:
+        raise PolicyError(f"{who} cannot be exported: {_SUPPORTED}")
+    if type(extractor) is not FlattenExtractor:
+        raise PolicyError(f"{who} has a {type(extractor).__name__}, which cannot be exported: {_SUPPORTED}")
+    return modules, output
+
+
+def _chained(modules: Sequence[nn.Module]) -> tuple[list[nn.Linear], _Activation]:
+    """Return the layers, and the activation after all but the last."""
+    linear = [type(m) is nn.Linear for m in modules]
+    if len(modules) % 2 == 0 or not all(linear[::2]) or any(linear[1::2]):
+        raise PolicyError(
+            f"expected Linear layers with an activation between each two, got {[type(m).__name__ for m in modules]}: "
+            + _SUPPORTED
+        )
+    between = {_activation(m) for m in modules[1::2]} or {"tanh"}
+    if len(between) > 1:
+        raise PolicyError(f"a policy file has one activation for all layers, got {', '.join(sorted(between))}")
+    return [layer for layer in modules if isinstance(layer, nn.Linear)], between.pop()
+
+
+def _activation(module: nn.Module) -> _Activation:
+    """Return the name of an activation."""
+    # As torch writes them, with their settings: an ELU of another alpha is another function.
+    name = _ACTIVATIONS.get(str(module).replace(", inplace=True", "").replace("inplace=True", ""))
+    if name is None:
+        raise PolicyError(f"the activation {module} cannot be exported; a policy file has {', '.join(_ACTIVATIONS)}")
+    return name
+
+
+def _weights(layer: nn.Linear) -> dict[str, np.ndarray]:
+    """Return a layer's tensors."""
+    weight = layer.weight.detach().cpu().numpy()
+    bias = np.zeros(len(weight), np.float32) if layer.bias is None else layer.bias.detach().cpu().numpy()
+    return {"weight": weight, "bias": bias}
+
+
+def _normalisation(model: BaseAlgorithm) -> VecNormalize | None:
+    """Return the normalisation of the env that a model has; PolicyError where it has none."""
+    if model.get_env() is None:
+        raise PolicyError(
+            "the model has no env, so whether it was trained on normalised observations cannot be told; give "
+            "normalize=, the VecNormalize it was trained under, or normalize=False"
+        )
+    return model.get_vec_normalize_env()
+
+
+def _must_act_alike(policy: PolicyFile, model: BaseAlgorithm, variant: Variant, norm: VecNormalize | None) -> None:
+    """Raise PolicyError where the file would not do as the model does, as with a policy class that overrides more."""
+    space, generator = variant.action_space, np.random.default_rng(0)
+    if model.action_space != space:
+        raise PolicyError(f"the model's actions are {model.action_space}; those of {variant.id} are {space}")
+    x = generator.standard_normal((256, policy.inputs))
+    if norm is not None:
+        x = policy.tensors["observation.mean"] + x * policy.tensors["observation.scale"]
+    x = x.clip(model.observation_space.low, model.observation_space.high)  # type: ignore[attr-defined]  # a Box
+    ours = policy.act(x, space, generator)
+    theirs = model.predict(x if norm is None else np.asarray(norm.normalize_obs(x)), deterministic=True)[0]
+    # float32 against float64: two logits may be so close that the larger one differs.
+    alike = (ours == theirs).mean() > 0.98 if isinstance(space, spaces.Discrete) else np.allclose(ours, theirs, 0, 1e-3)
+    if not alike:
+        raise PolicyError(f"{type(model.policy).__name__} acts otherwise than its layers do: {_SUPPORTED}")
