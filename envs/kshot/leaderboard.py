@@ -20,7 +20,7 @@ from kshot.agents import shipped_names
 from kshot.family import Variant
 from kshot.laws import joint_values
 from kshot.registry import variant as find_variant
-from kshot.results import AgentCard, NotUpdated, Result, ResultError
+from kshot.results import AgentCard, NotUpdatedError, Result, ResultError
 from kshot.statistics import Floats, Interval
 
 # Agents that ship with kshot and need no training: one seed is enough, and nobody else may submit under their names.
@@ -175,7 +175,7 @@ def scores(group: Group, budget: int) -> Score:
     """Return the score of every seed and task at a budget, (seeds, tasks), or why there is none."""
     try:
         return np.stack([r.task_scores(budget) for r in group])
-    except NotUpdated:
+    except NotUpdatedError:
         return "n/a"
     except ValueError:
         return ""

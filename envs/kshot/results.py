@@ -30,7 +30,7 @@ class ResultError(ValueError):
     """A file that is not a result this version can read."""
 
 
-class NotUpdated(ValueError):
+class NotUpdatedError(ValueError):
     """A budget that is no score: the agent had not updated on every task by then."""
 
 
@@ -118,7 +118,7 @@ class Result(BaseModel):
         the mean of all.
 
         Raises:
-            NotUpdated: where the agent had not updated on every task by then.
+            NotUpdatedError: where the agent had not updated on every task by then.
             ValueError: where the evaluation was too short for this budget.
         """
         from kshot.registry import variant
@@ -126,7 +126,7 @@ class Result(BaseModel):
         v, units, who = variant(self.variant), self.units(), self.agent
         if budget > 0 and (who.first_update is None or budget < who.first_update):
             when = "never" if who.first_update is None else f"only after {who.first_update} episodes"
-            raise NotUpdated(f"{who.name} had updated on every task {when}: a budget of {budget} is n/a")
+            raise NotUpdatedError(f"{who.name} had updated on every task {when}: a budget of {budget} is n/a")
         per = max(1, who.round // v.trial) if v.scored_by_trial else who.round  # in units of the budget
         first = budget // per * per
         held = units[:, first : first + per] if who.adapts else units

@@ -1,19 +1,24 @@
 """Pictures: one of every family, the errors where they cannot be drawn, windows and videos."""
 
+import itertools
 import os
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 
 import gymnasium as gym
 import imageio.v2 as imageio
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import kshot
 from kshot import tasks
+from kshot.agents import ConstantAgent, make_agent
+from kshot.cli import app
 from kshot.engine import Engine
-from kshot.rendering import Renderer, RenderError, canvas, gl, renderer, video
+from kshot.rendering import Renderer, RenderError, canvas, film, gl, renderer, video
 from kshot.single import KshotEnv
 
 DEFAULTS = list({v.family.name: v for v in reversed(kshot.VARIANTS.values())}.values())
@@ -272,3 +277,141 @@ def test_videos_that_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no frames"):
         video.write_video(tmp_path / "a.mp4", [], 10)
     assert os.listdir(tmp_path) == []
+
+
+class Growing:
+    """Acts in episode k as k says, so that every episode is another; it may collect rounds."""
+
+    def __init__(self, size=1):
+        self.round = size
+
+    def reset(self, n):
+        self._rounds = 0
+
+    def act(self, observation):
+        return np.full((len(observation), 6 if observation.shape[1] > 2 else 2), 0.3 * self._rounds - 0.5)
+
+    def observe(self, experience):
+        pass
+
+    def end_episode(self):
+        self._rounds += 1
+
+
+def shoot(how, agent, id, episodes, task=1):
+    v = kshot.variant(id)
+    v = v if v.body is None else replace(v, horizon=8)  # such pictures take long
+    return list(how(make_agent(agent, v, 0), v, "test", task, episodes, 0, lambda fraction: None))
+
+
+def halves(frame):
+    """Return the halves of a picture without the strips above: as large as a plain picture."""
+    assert frame.shape == (renderer.SIZE + canvas.STRIP, 2 * renderer.SIZE + film.GAP, 3)
+    return frame[canvas.STRIP :, : renderer.SIZE], frame[canvas.STRIP :, -renderer.SIZE :]
+
+
+def check_first_and_last(agent, id, episodes):
+    plain = shoot(film.film, agent, id, episodes)
+    length = len(plain) // episodes
+    pairs = [halves(frame) for frame in shoot(film.first_and_last, agent, id, episodes)]
+    assert len(pairs) == length
+    for (left, right), first, last in zip(pairs, plain[:length], plain[-length:], strict=True):
+        assert (left == first).all()
+        assert (right == last).all()
+    assert any((left != right).any() for left, right in pairs)
+
+
+@pytest.mark.parametrize(
+    ("agent", "id", "episodes"),
+    [
+        (Growing(), "PointGoal-v0", 3),
+        ("ucb1", "Bandit-k5n10-v0", 3),
+        ("psrl", "TabularMDP-n10-v0", 4),
+        ("random", "GridNav-v0", 2),
+    ],
+)
+def test_the_first_and_the_last_episode_side_by_side(agent, id, episodes):
+    check_first_and_last(agent, id, episodes)
+
+
+def test_the_first_and_the_last_episode_of_a_body(opengl):
+    check_first_and_last(Growing(), CHEETAH, 3)
+
+
+def test_returns_stand_above_the_first_and_the_last_episode():
+    v = kshot.variant("PointGoal-v0")
+    scored = kshot.evaluate(Growing(), v.id, episodes=4, num_tasks=2).returns[1]
+    start, *_, end = shoot(film.first_and_last, Growing(), v.id, 4)
+    for frame, first, last in ((start, 0, 0), (end, scored[0], scored[-1])):
+        for episode, total, strip in ((1, first, slice(renderer.SIZE)), (4, last, slice(-renderer.SIZE, None))):
+            label = canvas.draw_caption(f"episode {episode}, return {total:.2f}", renderer.SIZE)
+            assert (frame[: canvas.STRIP, strip] == label).all()
+
+
+def test_the_first_and_the_last_round_side_by_side():
+    plain = shoot(film.film, Growing(3), "PointGoal-pearl-v0", 3)  # random starts; the first episode of each round
+    frames = shoot(film.first_and_last, Growing(3), "PointGoal-pearl-v0", 7)  # three rounds
+    for frame, first, last in zip(frames, plain[:21], plain[-21:], strict=True):
+        assert (halves(frame)[0] == first).all()
+        assert (halves(frame)[1] == last).all()
+    label = canvas.draw_caption("episode 7, return 0.00", renderer.SIZE)
+    assert (frames[0][: canvas.STRIP, -renderer.SIZE :] == label).all()
+
+
+@pytest.mark.parametrize("early", [0, 1])
+def test_the_shorter_episode_holds_its_last_picture(early):
+    """Of two episodes the early one ends when the point has gone far; the other stands still."""
+
+    class Once(ConstantAgent):
+        def reset(self, n):
+            self._action = np.full(2, 1.0 if early == 0 else 0.0)
+
+        def end_episode(self):
+            self._action = np.full(2, 1.0 if early == 1 else 0.0)
+
+    v = kshot.variant("PointGoal-v0")
+    family = replace(v.family, terminated=lambda state, task, c: state.position[:, 0] > 0.45)
+    ending = replace(v, family=family)
+    frames = list(film.first_and_last(Once(ending), ending, "test", 0, 2, 0, lambda fraction: None))
+    assert len(frames) == v.horizon + 1
+    moving = [halves(frame)[early] for frame in frames]
+    changes = [(a != b).any() for a, b in itertools.pairwise(moving)]
+    ended = changes.index(False)
+    assert 0 < ended < v.horizon
+    assert all(changes[:ended])
+    assert not any(changes[ended:])
+    assert (moving[-1] != halves(frames[-1])[1 - early]).any()  # its own picture, not the other's
+
+
+@pytest.mark.parametrize(("size", "episodes"), [(1, 1), (3, 3)])
+def test_one_episode_or_round_has_no_last(size, episodes):
+    with pytest.raises(ValueError, match=f"ask for {size + 1} episodes or more"):
+        shoot(film.first_and_last, Growing(size), "PointGoal-v0", episodes)
+
+
+def test_episodes_between_are_not_drawn(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(film.Renderer, "picture", lambda self, row: drawn.append(0) or np.zeros((4, 6, 3), np.uint8))
+    progress = []
+    v = kshot.variant("PointGoal-v0")
+    list(film.first_and_last(Growing(), v, "test", 0, 9, 0, progress.append))
+    assert len(drawn) == 2 * (v.horizon + 1)
+    assert progress == sorted(progress)
+    assert progress[-1] == 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # as above
+@pytest.mark.parametrize("name", ["both.mp4", "both.gif"])
+def test_watch_films_the_first_and_the_last_episode(name, tmp_path):
+    path = tmp_path / name
+    words = ["watch", "Bandit-k5n10-v0", "--agent", "ucb1", "--first-last", "--output", str(path)]
+    done = CliRunner().invoke(app, [*words, "--episodes", "5"])
+    assert done.exit_code == 0, done.output
+    with imageio.get_reader(path) as reader:
+        read = [np.asarray(frame)[..., :3] for frame in reader]
+    drawn = shoot(film.first_and_last, "ucb1", "Bandit-k5n10-v0", 5, task=0)
+    assert len(read) == len(drawn)
+    assert abs(read[-1].astype(int) - drawn[-1]).mean() < 3
+    refused = CliRunner().invoke(app, words)
+    assert refused.exit_code == 2
+    assert "ask for 2 episodes or more" in refused.output
