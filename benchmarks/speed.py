@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
+import unittest.mock
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -185,6 +186,35 @@ def analytic(id: str, loop: type[loops.Loop], repeats: int) -> list[float]:
     )
 
 
+def scoring_share(repeats: int) -> list[float]:
+    """Return the share of its wall time that scoring a random agent on 40 cheetahs spends inside `mujoco.batch`.
+
+    20 episodes of each task; a `Batch` whose `step` is timed takes the place of the real one.
+    """
+    inside = 0.0
+
+    class Timed(Batch):  # type: ignore[misc]
+        def step(self, *arguments: Any) -> None:
+            nonlocal inside
+            inside += timed(lambda: super(Timed, self).step(*arguments))
+
+    def share() -> float:
+        nonlocal inside
+        inside = 0.0
+        wall = timed(lambda: kshot.evaluate("random", CHEETAH, episodes=20, threads=CORES))
+        return inside / wall
+
+    with unittest.mock.patch("kshot.physics.cpu.Batch", Timed):
+        share()
+        return [share() for _ in range(repeats)]
+
+
+def ucb1_seconds(repeats: int) -> list[float]:
+    """Return how long UCB1 takes on 10,000 bandits of 10 arms and 100 pulls."""
+    tasks.frozen(kshot.variant("Bandit-k10n100-v0"), "test")  # drawn once a process
+    return [timed(lambda: kshot.evaluate("ucb1", "kshot/Bandit-k10n100-v0")) for _ in range(repeats)]
+
+
 def import_seconds(repeats: int) -> list[float]:
     """Return what `import kshot` adds to the import of Gymnasium, in new processes."""
 
@@ -226,6 +256,11 @@ def measure(only: str, repeats: int) -> Iterator[Line]:
         (Line("HalfCheetahVel single / Gymnasium's HalfCheetah", [], 0.85), lambda: single(repeats)),
         (Line("step × 256 / setting 256 velocities", [], 1.0), lambda: setting_tasks(CHEETAH, "train", repeats)),
         (Line("step × 256 / setting 256 frictions", [], 1.0), lambda: setting_tasks(*slippery, repeats)),
+        (Line("evaluate, 40 cheetahs × 20 episodes: share of mujoco.batch", [], 0.85), lambda: scoring_share(repeats)),
+        (
+            Line("evaluate, UCB1 on 10,000 bandits k10n100", [], 10.0, most=True, unit=" s"),
+            lambda: ucb1_seconds(repeats),
+        ),
         (Line("import kshot after gymnasium", [], 0.5, most=True, unit=" s"), lambda: import_seconds(repeats)),
     ]
     for line, run in plan:

@@ -1,4 +1,4 @@
-"""Write what is generated from the code: docs/variants.md, docs/families.png and the table in README.md."""
+"""Write what is generated: docs/variants.md, docs/classical-learners.md, docs/families.png, the tables in README.md."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 import statistics
 import sys
 from pathlib import Path
+
+import classical  # beside this file
 
 from kshot import VARIANTS, Variant, cards
 from kshot.demo import demo_picture
@@ -53,7 +55,11 @@ def readme(text: str) -> str:
 
 def main() -> None:
     """Write all, or with --check say what is stale."""
-    pages = {ROOT / "docs/variants.md": variants_page(), ROOT / "README.md": readme((ROOT / "README.md").read_text())}
+    pages = {
+        ROOT / "docs/variants.md": variants_page(),
+        ROOT / "docs/classical-learners.md": classical.page(ROOT / "baselines/results"),
+        ROOT / "README.md": readme((ROOT / "README.md").read_text()),
+    }
     stale = [p.name for p, text in pages.items() if not p.exists() or p.read_text() != text]
     if "--check" in sys.argv:
         sys.exit(f"stale: {', '.join(stale)}; run `make docs`" if stale else 0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -38,7 +39,9 @@ RESULTS = Path("baselines/results")
 _LINE_EVERY = 5.0  # seconds between lines of progress where there is no terminal
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="a variant, as kshot/PointGoal-v0 or PointGoal-v0")]
-AgentName = Annotated[str, typer.Option(help="random, constant, expert, gait, or module:attribute")]
+AgentName = Annotated[
+    str, typer.Option(help="random, expert, ucb1, …, policy.safetensors, module:attribute or file.py:attribute")
+]
 SplitName = Annotated[str, typer.Option(help="train, val, test, or one of the variant's ood splits")]
 Seed = Annotated[int, typer.Option(min=0, help="of the evaluation and of the agent's own choices")]
 
@@ -88,21 +91,26 @@ def evaluate_(
     ] = None,
     num_tasks: Annotated[int | None, typer.Option("--tasks", min=1, help="the first so many; by default all")] = None,
     seed: Seed = 0,
-    output: Annotated[Path | None, typer.Option(help="folder to save results in")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value for the agent's constructor, as prior=0; repeat")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="folder to save results, and a policy file, in")] = None,
 ) -> None:
     """Score an agent on frozen tasks, and save the results as JSON."""
     v = _find(id)
     done = []
     for name in split or ["test", *v.ood]:
         with _progress(f"{v.id} {name}") as report, _clear_errors():
+            who = make_agent(agent, v, seed, **_settings(settings or []))
             done.append(
-                evaluate(agent, v.id, split=name, episodes=episodes, seed=seed, num_tasks=num_tasks, progress=report)
+                evaluate(who, v.id, split=name, episodes=episodes, seed=seed, num_tasks=num_tasks, progress=report)
             )
         if output is not None:
-            who = _file_name(done[-1].agent.name)
-            path = output / f"{v.label}-{name}-{who}-seed{seed}.json"
+            path = output / f"{v.label}-{name}-{_file_name(done[-1].agent.name)}-seed{seed}.json"
             with _clear_errors():
                 done[-1].save(path)
+                if agent.endswith(".safetensors"):  # so that whoever gets the folder can verify
+                    tasks.write_bytes(output / Path(agent).name, Path(agent).read_bytes())
             errors.print(f"saved {path}", highlight=False, soft_wrap=True, markup=False)
     _print_scores(v, done)
 
@@ -261,6 +269,20 @@ def plot(
 
     with _clear_errors():
         print(*plots.draw_all(leaderboard.load_all(folder), output, suffix=suffix), sep="\n")
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    """Return key=value pairs, values as JSON or else text; ValueError for what is no pair."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise ValueError(f"--set {pair}: expected key=value, as --set prior=0")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
 
 
 def _print_scores(v: Variant, done: list[Result]) -> None:

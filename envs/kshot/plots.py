@@ -200,12 +200,17 @@ def draw_all(results: Sequence[Result], folder: str | os.PathLike[str], *, suffi
 
 
 def _curve(group: Group, key: str) -> tuple[list[int], list[Interval]]:
-    """Return the episode that begins each round, and the mean return of the round."""
+    """Return the episode that begins each round, and the mean return of the round; a level where nothing adapts."""
     first, size = group[0], group[0].agent.round
+    sample, where = is_sample(first.variant, first.split), (first.variant, first.split, key)
+    if not first.agent.adapts:
+        level = np.stack([np.mean(r.returns, 1) for r in group])  # (seeds, tasks)
+        v = find_variant(first.variant)
+        last = v.trial - 1 if v.scored_by_trial else max(v.budgets)
+        return [0, last], [summary(level, where, "mean", sample)] * 2
     count = min(r.episodes for r in group) // size
     returns = np.stack([np.asarray(r.returns)[:, : count * size] for r in group])  # (seeds, tasks, episodes)
     rounds = returns.reshape(*returns.shape[:2], count, size).mean(-1)
-    sample, where = is_sample(first.variant, first.split), (first.variant, first.split, key)
     return [k * size for k in range(count)], [
         summary(rounds[:, :, k], (where, k), "mean", sample) for k in range(count)
     ]
