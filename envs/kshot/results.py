@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kshot import tasks
 
@@ -45,6 +45,13 @@ class AgentCard(BaseModel):
     adapts: bool = True  # False: its score is the same at every budget, the mean of all its episodes
     first_update: int | None = 0  # episodes after which it had updated on every task, None: never; 0: it needs not
     config: dict[str, Any] = {}
+
+    @field_validator("config")
+    @classmethod
+    def _is_json(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """Refuse numbers that JSON has no way to write: a result that is read can be saved."""
+        json.dumps(config, allow_nan=False)
+        return config
 
 
 class TaskSet(BaseModel):
@@ -78,7 +85,7 @@ class Result(BaseModel):
     commit: str | None  # of the git checkout that ran it
     command: str
     created: str
-    seconds: float = Field(ge=0)
+    seconds: float = Field(ge=0, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -157,7 +164,7 @@ class Result(BaseModel):
         try:
             text = Path(path).read_text()
             data = json.loads(text)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ResultError(f"cannot read a result from {path}: {error}") from error
         found = data.get("format") if isinstance(data, dict) else None
         if found != FORMAT:

@@ -77,6 +77,8 @@ def check(variant: Variant, task: Any, n: int) -> Task:
     if isinstance(task, Sequence) and not isinstance(task, (str, bytes)) and not hasattr(task, "_fields"):
         if len(task) != n:
             raise TaskError(f"{variant.id}: got a list of {len(task)} tasks for {n} rows; give one task a row")
+        if any(isinstance(t, (list, tuple)) and not hasattr(t, "_fields") for t in task):
+            raise TaskError(f"{variant.id}: a list of tasks holds mappings, got a list in it: {_short(task)}")
         each = [check(variant, t, 1) for t in task]
         return as_task(variant, {name: np.concatenate([getattr(t, name) for t in each]) for name in variant.train})
     given = task._asdict() if hasattr(task, "_asdict") else task
@@ -155,7 +157,7 @@ def load(path: Path, variant: Variant) -> Task:
     """
     try:
         data = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TaskError(f"cannot read tasks from {path}: {error}") from error
     entries = data.get("tasks") if isinstance(data, dict) else data
     if not isinstance(entries, list) or not entries:
@@ -208,9 +210,13 @@ def frozen(variant: Variant, split: str) -> Task:
 
 def _checked_frozen(variant: Variant, split: str, path: Path) -> Task:
     """Read or draw a frozen set, and compare its hash."""
-    entry = json.loads(path.read_text())["splits"][split]
-    task = check(variant, entry["tasks"], len(entry["tasks"])) if "tasks" in entry else draw_frozen(variant, split)
-    if digest(task) != entry["sha256"]:
+    try:
+        entry = json.loads(path.read_text())["splits"][split]
+        task = check(variant, entry["tasks"], len(entry["tasks"])) if "tasks" in entry else draw_frozen(variant, split)
+        sha256 = entry["sha256"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise TaskError(f"{variant.id}, split {split}: cannot read {path.name}; reinstall kshot: {error}") from error
+    if digest(task) != sha256:
         raise TaskError(
             f"{variant.id}, split {split}: the frozen tasks do not match their SHA-256 in {path.name}; reinstall kshot"
         )

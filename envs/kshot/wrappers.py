@@ -53,7 +53,7 @@ class Trial(gym.Wrapper[np.ndarray, Any, np.ndarray, Any], RecordConstructorArgs
         super().__init__(env)
         self._engine = base_of(env, KshotEnv).engine
         self.episodes = _own_the_draws(self._engine, episodes)
-        self._layout = _Layout(env.observation_space, env.action_space)
+        self._layout = TrialLayout(env.observation_space, env.action_space)
         self.observation_space = self._layout.space
         self._index = 0
 
@@ -100,7 +100,7 @@ class VectorTrial(VectorWrapper[np.ndarray, Any, np.ndarray, Any, np.ndarray]):
         self._base = base_of(env, KshotVectorEnv)
         self._same_step = without_ghosts(env) is AutoresetMode.SAME_STEP
         self.episodes = _own_the_draws(self._base.engine, episodes)
-        self._layout = _Layout(env.single_observation_space, env.single_action_space)
+        self._layout = TrialLayout(env.single_observation_space, env.single_action_space)
         self.single_observation_space = self._layout.space
         self.observation_space = batch_space(self._layout.space, self.num_envs)
         self._index = np.zeros(self.num_envs, np.int64)
@@ -174,7 +174,7 @@ class TaskInObservation(gym.ObservationWrapper[np.ndarray, Any, np.ndarray], Rec
 
     def observation(self, observation: np.ndarray) -> np.ndarray:
         """Append the task."""
-        shown: np.ndarray = _with_task(observation[None], self._engine)[0]
+        shown: np.ndarray = with_task(observation[None], self._engine)[0]
         return shown
 
 
@@ -191,7 +191,7 @@ class VectorTaskInObservation(VectorWrapper[np.ndarray, Any, np.ndarray, Any, np
     def reset(self, *, seed: Seeds = None, options: dict[str, Any] | None = None) -> Reset:
         """Start the next episode of all rows, or of those in `options["reset_mask"]`."""
         observation, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]  # a seed a row
-        return _with_task(observation, self._engine), infos
+        return with_task(observation, self._engine), infos
 
     def step(self, actions: Any) -> Step:
         """Move all rows by one step."""
@@ -204,10 +204,10 @@ class VectorTaskInObservation(VectorWrapper[np.ndarray, Any, np.ndarray, Any, np
             for i, x in zip(ended, _append(np.stack(final_obs[ended]), tasks), strict=True):
                 final_obs[i] = x
             infos = {**infos, "final_obs": final_obs}
-        return _with_task(observation, self._engine), reward, terminated, truncated, infos
+        return with_task(observation, self._engine), reward, terminated, truncated, infos
 
 
-class _Layout:
+class TrialLayout:
     """What a trial shows: the observation, then a tail of previous action, reward and done."""
 
     def __init__(self, observation: spaces.Space[Any], action: spaces.Space[Any]) -> None:
@@ -328,7 +328,7 @@ def _with_task_space(observation: spaces.Space[Any], engine: Engine) -> spaces.B
     return spaces.Box(low, high, None, np.float64)
 
 
-def _with_task(observation: np.ndarray, engine: Engine) -> np.ndarray:
+def with_task(observation: np.ndarray, engine: Engine) -> np.ndarray:
     """Return observations with the rows' tasks after them, (N, k) -> (N, k + task), a new array."""
     return _append(observation, engine.task)
 

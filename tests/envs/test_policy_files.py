@@ -219,7 +219,7 @@ def test_files_that_are_no_policies_are_refused(tmp_path):
     p.write_bytes(whole + b"\0")
     refuses(load, "p.safetensors", "damaged")
     refuses(lambda: load_policy(tmp_path), "not a file")
-    refuses(lambda: load_policy("/dev/zero"), "not a file")
+    refuses(lambda: load_policy("/dev/null"), "not a file")
     refuses(lambda: load_policy("a\0b.safetensors"), "cannot read")
     os.mkfifo(tmp_path / "pipe.safetensors")
     refuses(lambda: load_policy(tmp_path / "pipe.safetensors"), "not a file")
@@ -251,6 +251,14 @@ def test_files_that_are_no_policies_are_refused(tmp_path):
 )
 def test_headers_that_say_something_else_are_refused(tmp_path, fields, words):
     refuses(lambda: load_policy(raw(tmp_path / "p.safetensors", mlp(2, 2), **fields)), "p.safetensors", *words)
+
+
+def test_settings_that_json_cannot_hold_are_refused():
+    deep = {}
+    for _ in range(10_000):
+        deep = {"a": deep}
+    for config in ({"a": {1, 2}}, {"a": np.zeros(2)}, {"a": float("inf")}, deep):
+        refuses(lambda c=config: header(config=c), "config", "JSON", kind=ValueError)
 
 
 def without(tensors, name):
@@ -370,7 +378,9 @@ def test_a_python_file_is_found_by_its_path(tmp_path):
     assert (still.name, still.seed) == ("still", 3)
     assert make_agent(f"{folder}/mine.py:middle", POINT).name == "middle"
     (tmp_path / "mine.py").write_text(AGENT.replace('"still"', '"other"'))
-    assert make_agent(f"{tmp_path}/mine.py:Still", POINT).name == "other"
+    other = make_agent(f"{tmp_path}/mine.py:Still", POINT)
+    assert other.name == "other"
+    assert sys.modules[type(other).__module__] is not sys.modules[type(still).__module__]
     assert make_agent(f"{folder}/mine.py:Still", POINT).name == "still"
     (folder / "mine.py").write_text(AGENT.replace('"still"', '"edited"') + " ")
     assert make_agent(f"{folder}/mine.py:Still", POINT).name == "edited"

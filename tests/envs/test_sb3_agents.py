@@ -9,6 +9,7 @@ from stable_baselines3 import PPO, SAC
 import kshot
 from kshot.agents.sb3 import FineTunedAgent, RecurrentAgent, ZeroShotAgent
 from kshot.sb3 import as_sb3_vecenv
+from kshot.wrappers import VectorTrial
 
 ID = "kshot/PointGoal-v0"
 SMALL = {"n_steps": 20, "batch_size": 20, "n_epochs": 2, "device": "cpu", "seed": 0}
@@ -108,3 +109,29 @@ def test_clearing_a_recurrent_state_between_episodes_changes_the_score():
     assert (first == first_cleared).all()
     assert (second != second_cleared).all()
     assert (first_cleared == second_cleared).all()  # no noise in this family: only memory tells episodes apart
+
+
+@pytest.mark.parametrize("id", [ID, "kshot/PointGoal-maml-v0", "kshot/TabularMDP-n10-v0", "kshot/Bandit-k5n10-v0"])
+def test_a_model_trained_on_trials_sees_what_trials_show(id):
+    trials = VectorTrial(gym.make_vec(id, num_envs=1, autoreset_mode="same_step", split="test"), episodes=2)
+    model = RecurrentPPO("MlpLstmPolicy", as_sb3_vecenv(trials), n_steps=16, batch_size=16, device="cpu", seed=0)
+    shown = []
+
+    class Spy(RecurrentAgent):
+        def act(self, observation):
+            shown.append((self._layout.join(observation, self._tail), super().act(observation)))
+            return shown[-1][1]
+
+    v = kshot.variant(id)
+    kshot.evaluate(Spy(model, trial=True), id, episodes=2, num_tasks=1)
+    task = kshot.tasks.take(kshot.tasks.frozen(v, "test"), [0])
+    observation, _ = trials.reset(options={"task": task})
+    for seen, action in shown:
+        # Rewards of bandits and random MDPs are noise of another seed: all else is alike.
+        np.testing.assert_allclose(np.delete(seen, -2, 1), np.delete(observation, -2, 1), atol=1e-12)
+        if v.family.name.startswith("Point"):
+            np.testing.assert_allclose(seen, observation, atol=1e-12)
+        if v.family.name == "TabularMDP":
+            break  # so are its transitions
+        observation, *_ = trials.step(action)
+    assert len(shown) > 1

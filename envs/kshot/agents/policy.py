@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from kshot.agents import Memoryless, PrivilegedAgent
 from kshot.family import Variant
-from kshot.wrappers import _with_task
+from kshot.wrappers import with_task
 
 SUFFIX = ".safetensors"
 MAX_BYTES = 64 * 2**20
@@ -177,7 +177,7 @@ class _Oracle(PolicyAgent, PrivilegedAgent):
 
     def act(self, observation: np.ndarray) -> np.ndarray:
         """Run the network for all rows, with their tasks."""
-        return super().act(_with_task(observation, self._engine))
+        return super().act(with_task(observation, self._engine))
 
 
 def load_policy(path: str | os.PathLike[str]) -> PolicyFile:

@@ -24,6 +24,7 @@ from kshot.agents import Experience, Memoryless
 from kshot.agents.policy import Header, PolicyAgent, PolicyError, PolicyFile, decode, encode, save_policy
 from kshot.family import Variant
 from kshot.registry import variant as find_variant
+from kshot.wrappers import TrialLayout
 
 _Output = Literal["action", "tanh", "logits"]
 _Activation = Literal["tanh", "relu", "leaky_relu", "elu", "silu"]
@@ -60,25 +61,53 @@ class RecurrentAgent(Memoryless):
     about the task.
     """
 
-    def __init__(self, model: BaseAlgorithm, deterministic: bool = True, clear_every_episode: bool = False) -> None:
-        """Take a model; `clear_every_episode` makes SB3's mistake on purpose, to measure it."""
+    def __init__(
+        self,
+        model: BaseAlgorithm,
+        deterministic: bool = True,
+        trial: bool = False,
+        clear_every_episode: bool = False,
+    ) -> None:
+        """Take a model.
+
+        Args:
+            model: of a recurrent algorithm.
+            deterministic: whether its actions are.
+            trial: it was trained under `kshot.wrappers.Trial`: it sees the previous action, reward and done too.
+            clear_every_episode: make SB3's mistake on purpose, to measure it.
+        """
         self._model, self._deterministic, self._clear = model, deterministic, clear_every_episode
         self.name = type(model).__name__
-        self.config = {"deterministic": deterministic, "training_steps": int(model.num_timesteps)}
-        self._state: Any = None
-        self._start = np.ones(0, bool)
+        self.config = {"deterministic": deterministic, "trial": trial, "training_steps": int(model.num_timesteps)}
+        self._layout: TrialLayout | None = None
+        if trial:
+            assert isinstance(model.observation_space, spaces.Box)
+            tail = spaces.flatdim(model.action_space) + 2  # action, reward, done
+            seen = spaces.Box(-np.inf, np.inf, (model.observation_space.shape[0] - tail,))
+            self._layout = TrialLayout(seen, model.action_space)
+        self.reset(0)
 
     def reset(self, n: int) -> None:
         """Clear the state."""
-        self._state, self._start = None, np.ones(n, bool)
+        self._state: Any = None
+        self._start = np.ones(n, bool)
+        self._tail = np.zeros((n, 0)) if self._layout is None else self._layout.zeros(n)
 
     def act(self, observation: np.ndarray) -> np.ndarray:
         """Predict for all rows and carry the state on."""
+        seen = observation if self._layout is None else self._layout.join(observation, self._tail)
         action, self._state = self._model.predict(
-            observation, state=self._state, episode_start=self._start, deterministic=self._deterministic
+            seen, state=self._state, episode_start=self._start, deterministic=self._deterministic
         )
         self._start = np.zeros(len(observation), bool)
         return np.asarray(action)
+
+    def observe(self, experience: Experience) -> None:
+        """Keep what a trial shows of the last step; rows that wait for others keep theirs."""
+        if self._layout is not None:
+            done = experience.terminated | experience.truncated
+            tail = self._layout.tail(experience.action, experience.reward, done)
+            self._tail = np.where(experience.active[:, None], tail, self._tail)
 
     def end_episode(self) -> None:
         """Keep the state, unless told to clear it."""
