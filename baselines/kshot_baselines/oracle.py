@@ -20,7 +20,6 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecNormalize
 
-import kshot
 from kshot import tasks
 from kshot.agents.sb3 import export_policy
 from kshot.family import Variant
@@ -32,7 +31,7 @@ from kshot.wrappers import VectorTaskInObservation
 class Config:
     """PPO's settings; one rollout is an episode of every row."""
 
-    steps: int = 10_000_000
+    steps: int = 8_000_000
     rows: int = 64
     epochs: int = 10
     minibatches: int = 8
@@ -71,18 +70,23 @@ def fit(variant: Variant, config: Config, seed: int, progress: Callable[[float],
 
 
 def train(
-    id: str,
+    variant: Variant,
     path: Path,
     config: Config | None = None,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> Path:
     """Train a variant's oracle and write it as a policy file; the same seed gives the same file on one machine."""
-    v, config = kshot.variant(id), config or Config()
-    model = fit(v, config, seed, progress)
-    settings = {**asdict(config), "hidden": list(config.hidden), "seed": seed}
-    export_policy(model, path, v.id, name="oracle", sees_task=True, config={"algorithm": "PPO", **settings})
+    torch.set_num_threads(1)  # small networks; the physics has its own threads
+    config = config or Config()
+    write(fit(variant, config, seed, progress), variant, path, config, seed)
     return path
+
+
+def write(model: PPO, variant: Variant, path: Path, config: Config, seed: int) -> None:
+    """Write a trained oracle as a policy file, with its settings."""
+    settings = {"algorithm": "PPO", **asdict(config), "seed": seed}
+    export_policy(model, path, variant.id, name="oracle", sees_task=True, config=settings)
 
 
 def union(variant: Variant, n: int, seed: int) -> Any:

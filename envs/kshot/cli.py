@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,9 +84,7 @@ def show(id: Id) -> None:
 def evaluate_(
     id: Id,
     agent: AgentName = "random",
-    split: Annotated[
-        list[str] | None, typer.Option(help="repeat for several; by default test and all ood splits")
-    ] = None,
+    split: Annotated[list[str] | None, typer.Option(help="repeat for several; by default all but val")] = None,
     episodes: Annotated[
         int | None, typer.Option(min=1, help="a task; by default enough for the variant's budgets")
     ] = None,
@@ -99,15 +98,15 @@ def evaluate_(
     """Score an agent on frozen tasks, and save the results as JSON."""
     v = _find(id)
     done = []
-    for name in split or ["test", *v.ood]:
-        with _progress(f"{v.id} {name}") as report, _clear_errors():
+    for name in split or v.scored_splits:
+        with progress_of(f"{v.id} {name}") as report, clear_errors():
             who = make_agent(agent, v, seed, **_settings(settings or []))
             done.append(
                 evaluate(who, v.id, split=name, episodes=episodes, seed=seed, num_tasks=num_tasks, progress=report)
             )
         if output is not None:
             path = output / f"{v.label}-{name}-{_file_name(done[-1].agent.name)}-seed{seed}.json"
-            with _clear_errors():
+            with clear_errors():
                 done[-1].save(path)
                 if agent.endswith(".safetensors"):  # so that whoever gets the folder can verify
                     tasks.write_bytes(output / Path(agent).name, Path(agent).read_bytes())
@@ -135,12 +134,12 @@ def watch(
 
     v = _find(id)
     path = output or Path(f"{v.label}-{_file_name(agent)}.mp4")
-    with _clear_errors():
+    with clear_errors():
         size = len(tasks.frozen(v, split)[0])
         if task >= size:
             raise ValueError(f"--task is {task}; {v.id} {split} has {size} tasks, 0 … {size - 1}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _progress(f"{v.id} {split} task {task}") as report:
+        with progress_of(f"{v.id} {split} task {task}") as report:
             shoot = first_and_last if first_last else _film
             write_video(path, shoot(make_agent(agent, v, seed), v, split, task, episodes, seed, report), v.fps)
     print(path)
@@ -154,7 +153,7 @@ def freeze(
     """Draw the frozen task sets that ship with the package, or check that they would be drawn again."""
     chosen = [v for v in VARIANTS.values() if pattern.lower() in v.id.lower()]
     stale = []
-    with _progress("task sets") as report:
+    with progress_of("task sets") as report:
         for i, v in enumerate(chosen):
             if not check:
                 tasks.freeze(v)
@@ -181,11 +180,11 @@ def demo(
         done = []
         for agent in agents:
             for name in v.splits:
-                with _progress(f"{id} {agent} {name}") as report:
+                with progress_of(f"{id} {agent} {name}") as report:
                     done.append(evaluate(agent, id, split=name, episodes=episodes, progress=report))
                 done[-1].save(output / f"{v.label}-{name}-{agent}.json")
         _print_scores(v, done)
-    with _clear_errors():
+    with clear_errors():
         print(f"picture: {demo_picture(output / 'demo.png')}")
 
 
@@ -200,13 +199,13 @@ def references(
     from kshot import references as refs
 
     chosen = [v for v in VARIANTS.values() if pattern.lower() in v.id.lower()]
-    with _clear_errors():
+    with clear_errors():
         if agent is not None:
             chosen = [v for v in chosen if agent in {r.label for r in refs.references(v, folder)}]
         if not chosen:
             raise ValueError(f"no variant whose id contains {pattern!r} has a reference {agent or ''}".rstrip())
         for v in chosen:
-            with _progress(v.id) as report:
+            with progress_of(v.id) as report:
                 for path in refs.make(v, folder, agent, again, lambda what, fraction: report(fraction)):
                     print(path, flush=True)
 
@@ -220,7 +219,7 @@ def leaderboard_(
     """Generate the leaderboard from all results in a folder."""
     from kshot import leaderboard, page
 
-    with _clear_errors():
+    with clear_errors():
         text = page.markdown(leaderboard.load_all(folder))
         if not check:
             tasks.write_text(output, text)
@@ -239,7 +238,7 @@ def verify(
     """Score a result's agent again, on the same tasks and on a fresh draw, and say whether either differs."""
     from kshot import verification
 
-    with _progress(f"verify {result.name}") as report, _clear_errors():
+    with progress_of(f"verify {result.name}") as report, clear_errors():
         verdict = verification.verify(result, agent, tolerance=tolerance, progress=report)
     print(verdict)
     raise typer.Exit(0 if verdict.ok else 1)
@@ -254,7 +253,7 @@ def submit(
     """Check a result and put it in its place among the others."""
     from kshot import leaderboard
 
-    with _clear_errors():
+    with clear_errors():
         print(leaderboard.submit(result, folder, reference=reference))
 
 
@@ -267,7 +266,7 @@ def plot(
     """Draw adaptation curves, the aggregate and the generalisation gaps of all results in a folder."""
     from kshot import leaderboard, plots
 
-    with _clear_errors():
+    with clear_errors():
         print(*plots.draw_all(leaderboard.load_all(folder), output, suffix=suffix), sep="\n")
 
 
@@ -308,7 +307,7 @@ def _score(result: Result, budget: int) -> str:
 
 
 @contextmanager
-def _progress(what: str) -> Iterator[Callable[[float], None]]:
+def progress_of(what: str) -> Iterator[Callable[[float], None]]:
     """Show a bar on a terminal, plain lines on anything else."""
     if errors.is_terminal:
         columns = (
@@ -334,7 +333,7 @@ def _progress(what: str) -> Iterator[Callable[[float], None]]:
 
 
 @contextmanager
-def _clear_errors() -> Iterator[None]:
+def clear_errors() -> Iterator[None]:
     """Turn what the user can mend into one line and exit status 2."""
     try:
         yield
@@ -367,6 +366,13 @@ def _main() -> None:
 
 
 def _find(id: str) -> Variant:
-    with _clear_errors():
+    with clear_errors():
         return find(id)
     raise AssertionError
+
+
+def main() -> None:
+    """Run the command line, with the commands of installed packages such as the baselines."""
+    for entry in entry_points(group="kshot.commands"):
+        entry.load()(app)
+    app()

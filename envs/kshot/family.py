@@ -157,6 +157,11 @@ class Variant:
         train = {name: Split(self.train, "train") for name in ("train", "val", "test")}
         return {**train, **self.ood}
 
+    @property
+    def scored_splits(self) -> list[str]:
+        """The splits that a finished run is scored on: all but `val`, which is for selection."""
+        return [name for name in self.splits if name != "val"]
+
     def split(self, name: str) -> Split:
         """Return a split; ValueError where the variant has none of this name."""
         if name not in self.splits:

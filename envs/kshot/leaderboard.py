@@ -217,7 +217,9 @@ def _row(group: Group, key: str, peers: Mapping[str, Group], ends: tuple[float, 
     cells: dict[int, Cell | Literal["n/a", ""]] = {}
     for budget in find_variant(first.variant).budgets:
         found = scores(group, budget)
-        cells[budget] = found if isinstance(found, str) else _cell(found, first, (key, budget * first.agent.adapts), ends, iqm)
+        cells[budget] = (
+            found if isinstance(found, str) else _cell(found, first, (key, budget * first.agent.adapts), ends, iqm)
+        )
     configs = [r.agent.config for r in group]
     steps = [int(c["training_steps"]) for c in configs if isinstance(c.get("training_steps"), int)]
     runs = {str(c.get("checkpoint_sha256", r.seed)) for c, r in zip(configs, group, strict=True)}  # trained, not scored

@@ -42,7 +42,8 @@ def markdown(results: Sequence[Result]) -> str:
 
 def _section(variant: Variant, found: list[Row]) -> str:
     """Return a variant's table and the commands of its rows."""
-    covered = [b for b in variant.budgets if any(row.cells[b] != "" for row in found)] or [variant.budgets[0]]
+    adaptive = [row for row in found if row.agent.adapts]  # the others cover all budgets alike
+    covered = [b for b in variant.budgets if any(row.cells[b] != "" for row in adaptive)] or [variant.budgets[0]]
     budgets = sorted({covered[0], covered[-1]})
     splits = [name for name in ("test", *variant.ood) if any(row.split == name for row in found)]
     lines: dict[tuple[str, int], dict[str, Row]] = {}

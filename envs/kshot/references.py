@@ -54,11 +54,6 @@ def oracle_path(variant: Variant, folder: Path) -> Path:
     return folder / ORACLE / f"{variant.label}.safetensors"
 
 
-def splits_of(variant: Variant) -> list[str]:
-    """Return the splits that references are taken on: all but `val`."""
-    return [name for name in variant.splits if name != "val"]
-
-
 def make(
     variant: Variant,
     folder: str | os.PathLike[str],
@@ -87,7 +82,7 @@ def make(
         known = ", ".join(r.label for r in references(variant, place))
         raise ValueError(f"{variant.id} has no reference {only!r}; expected one of {known}")
     for reference in chosen:
-        for split in splits_of(variant):
+        for split in variant.scored_splits:
             path = place / reference.label / f"{variant.label}-{split}-seed0.json"
             if path.exists() and not again:
                 continue

@@ -1,6 +1,5 @@
 """The command line, the demo and the documentation: what users copy must run."""
 
-import json
 import re
 import subprocess
 import sys
@@ -49,7 +48,7 @@ def test_evaluate_prints_scores_and_saves_results(tmp_path):
     done = run("evaluate", "PointGoal-v0", "--agent", "expert", "--tasks", 5, "--episodes", 2, "--output", tmp_path)
     assert done.exit_code == 0, done.output
     files = sorted(p.name for p in tmp_path.iterdir())
-    assert files == ["PointGoal-v0-ood-far-expert-seed0.json", "PointGoal-v0-test-expert-seed0.json"]
+    assert files == [f"PointGoal-v0-{split}-expert-seed0.json" for split in ("ood-far", "test", "train")]
     result = Result.load(tmp_path / files[1])
     assert f"{result.score(0):.2f}" in done.stdout
     one = run("evaluate", "PointGoal-v0", "--split", "val", "--tasks", 2, "--episodes", 1)
@@ -189,21 +188,38 @@ def test_a_result_is_submitted_verified_and_drawn(tmp_path, monkeypatch):
     assert all((tmp_path / p).stat().st_size > 1000 for p in drawn.stdout.split())
 
 
-def test_the_readme_runs(tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert len(blocks) >= 3
-    done = subprocess.run(
-        [sys.executable, "-W", "error::DeprecationWarning", "-c", "\n".join(blocks)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "result.json").read_text())["variant"] == "kshot/PointGoal-v0"
-
-
 def test_every_documented_command_exists():
     text = (ROOT / "README.md").read_text()
     used = set(re.findall(r"^kshot (\w+)|`kshot (\w+)", text, re.M))
     known = {c.name or c.callback.__name__ for c in app.registered_commands}
     assert {a or b for a, b in used} <= known
+
+
+def test_settings_reach_the_agent(tmp_path):
+    run("evaluate", "TabularMDP-n10-v0", "--agent", "psrl", "--set", "prior=0", "--tasks", 5, "--split", "test",
+        "--output", tmp_path)  # fmt: skip
+    result = Result.load(tmp_path / "TabularMDP-n10-v0-test-psrl-seed0.json")
+    assert result.agent.config == {"prior": 0}
+    wrong = run("evaluate", "TabularMDP-n10-v0", "--agent", "psrl", "--set", "prior")
+    assert wrong.exit_code == 2
+    assert "expected key=value" in wrong.output
+    wrong = run("evaluate", "TabularMDP-n10-v0", "--agent", "psrl", "--set", "colour=1")
+    assert wrong.exit_code == 2
+    assert "does not take" in wrong.output
+
+
+def test_references_are_put_in_place(tmp_path):
+    done = run("references", "GridNav-v0", "--agent", "expert", "--folder", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert len(list((tmp_path / "expert").iterdir())) == 3
+    wrong = run("references", "GridNav-v0", "--agent", "ucb1", "--folder", tmp_path)
+    assert wrong.exit_code == 2
+    assert "no variant whose id contains 'GridNav-v0' has a reference ucb1" in wrong.output.replace("\n", " ")
+
+
+def test_the_baselines_add_their_commands():
+    done = subprocess.run(
+        [Path(sys.executable).with_name("kshot"), "oracle", "PointGoal-v0"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "has an expert in closed form" in done.stderr

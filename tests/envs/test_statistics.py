@@ -402,5 +402,15 @@ def main(n=2_000, resamples=500):
         print("difference, probability, gap", sd, comparison_coverage(sd, n=n, resamples=resamples), flush=True)
 
 
+def test_one_large_factor_is_not_drawn_but_alike(monkeypatch):
+    cells = np.random.default_rng(0).exponential(size=(1, 1_500))
+    closed = ks.interval(cells, np.random.default_rng(1), tasks_are_a_sample=True, statistic="mean")
+    monkeypatch.setattr(ks, "MANY", 10_000)
+    drawn = ks.interval(cells, np.random.default_rng(1), tasks_are_a_sample=True, statistic="mean", resamples=20_000)
+    assert closed.value == drawn.value
+    np.testing.assert_allclose(closed[1:], drawn[1:], atol=0.06 * (closed.high - closed.low))
+    assert closed.high - closed.low == pytest.approx(drawn.high - drawn.low, rel=0.03)
+
+
 if __name__ == "__main__":
     main(*map(int, sys.argv[1:]))
