@@ -27,19 +27,21 @@ likely-thompson over 1 … 20), but on `val`. `likely-thompson` is what RL²'s c
 it draws several joint samples of the posterior and follows the most probable. `optimistic-thompson` is May et al.'s
 rule of that name, which no column is of. Where ours differ:
 
-- *gittins*: our indices are those of the discounted, infinite problem at the discount that suits the trial's length;
-  the paper does not say which approximation it took. Ours are higher at 50 arms and 10 pulls.
+- *gittins*: ours are the indices of the finite horizon, exact to the grid of prices that `gittins_table` states; the
+  paper cites Gittins, whose indices are of the discounted problem, and does not say what it computed.
 - *greedy* at 500 pulls: ours starts from Beta(1, 1) and draws among equals; the paper's tie-breaking is not stated,
   and a greedy learner's mean depends on it for as long as it is stuck.
 - *epsilon-greedy*: the tuned ε is the smallest of the grid throughout; the rest is tie-breaking, as for greedy.
 """
 MDP_NOTE = """
 The first table is with the reward prior N(1, 1) that the tasks are drawn from, the second (`--set prior=0`) with the
-N(0, 1) of TabulaRL, which RL²'s baselines were run with. It makes learners pessimistic of what they have not tried,
-which costs the greedy ones the most. With the prior of the law, the tuned BEB and UCRL2 reach what RL² reaches at 10
-episodes, so RL²'s lead there is over learners that were told a wrong prior. What still differs with prior 0: UCRL2 and
-BEB are the tuned versions of `kshot.agents.mdp_learners` (their docstrings have the formulas), whose confidence sets
-are centred on the posterior mean; the paper does not state its own. ε is the probability of a uniform action at a step.
+N(0, 1) of TabulaRL, which RL²'s baselines were run with; it is the one to compare with the paper. A prior below the
+truth makes what was never tried look poor, which costs the greedy learners most, and PSRL and OPSRL explore less, which
+at few episodes is to their gain. With the prior of the law, the tuned BEB and UCRL2 reach at 10 episodes what RL²
+reaches (156.2 in the paper): its lead there is over learners that were told a wrong prior. What still differs with
+prior 0: UCRL2 and BEB are those of `kshot.agents.mdp_learners`, whose docstrings have the formulas, tuned on `val`; the
+paper does not state its own, and ours are better. ε is the probability of a uniform action at a step, of the paper's
+we know only the name.
 """
 
 
