@@ -9,6 +9,9 @@ from kshot.agents.metaworld import MetaWorldAgent, Timestep
 ID = "kshot/Bandit-k5n10-v0"
 
 
+META_WORLDS = ("observation", "action", "reward", "terminated", "truncated", "aux_policy_outputs")
+
+
 class ArmCounter:
     """Tries arms in turn, then pulls the one of highest mean; methods return the agent, as Meta-World's do."""
 
@@ -31,6 +34,8 @@ class ArmCounter:
     def step(self, timestep):
         assert isinstance(timestep, Timestep)
         assert timestep.aux_policy_outputs["mean"] is self.sums
+        assert timestep.active.all()  # all pull ten times
+        assert timestep._fields[:6] == Timestep._fields[:6] == META_WORLDS
         rows = np.arange(len(timestep.action))
         self.pulls[rows, timestep.action] += 1
         self.sums[rows, timestep.action] += timestep.reward

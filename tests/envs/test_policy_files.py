@@ -20,7 +20,7 @@ from torch import nn
 
 import kshot
 from kshot.agents import PrivilegedAgent, make_agent
-from kshot.agents.policy import MAX_BYTES, Header, PolicyAgent, PolicyError, load_policy, save_policy
+from kshot.agents.policy import MAX_BYTES, Header, PolicyAgent, PolicyError, load_policy, read_file, save_policy
 from kshot.agents.sb3 import ZeroShotAgent, export_policy
 from kshot.sb3 import as_sb3_vecenv
 from kshot.wrappers import VectorTaskInObservation
@@ -183,6 +183,30 @@ def test_the_same_policy_gives_the_same_bytes_and_nothing_else_is_left(tmp_path)
     loaded = load_policy(tmp_path / "a.safetensors")
     assert loaded.header == header(config={"x": 1, "y": 2})
     assert all((loaded.tensors[name] == x).all() for name, x in a.items())
+
+
+def test_a_policy_is_written_as_everything_else_is(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(kshot.tasks, "write_bytes", lambda path, data: seen.append((path, data)))
+    written(tmp_path / "new" / "p.safetensors")
+    ((path, data),) = seen
+    assert path == tmp_path / "new" / "p.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(data)
+    assert load_policy(path).header == header()
+
+
+def test_bytes_are_read_of_regular_files_of_a_policys_size_only(tmp_path):
+    (tmp_path / "a").write_bytes(b"anything")
+    assert read_file(tmp_path / "a") == read_file(str(tmp_path / "a")) == b"anything"
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    refuses(lambda: read_file(tmp_path / "pipe"), "pipe", "is not a file")
+    refuses(lambda: read_file(tmp_path), "is not a file")
+    refuses(lambda: read_file(tmp_path / "huge"), str(MAX_BYTES + 1), "at most")
+    refuses(lambda: read_file(tmp_path / "none"), "none", "No such file")
+    refuses(lambda: read_file("\0"), "cannot read")
 
 
 def test_no_torch_is_needed_and_import_kshot_reads_no_file_format(tmp_path):
@@ -384,6 +408,74 @@ def test_a_python_file_is_found_by_its_path(tmp_path):
     assert make_agent(f"{folder}/mine.py:Still", POINT).name == "still"
     (folder / "mine.py").write_text(AGENT.replace('"still"', '"edited"') + " ")
     assert make_agent(f"{folder}/mine.py:Still", POINT).name == "edited"
+
+
+SETTINGS = """
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+
+class Plain:
+    def __init__(self, variant, seed, rate=0, **more): pass
+    def reset(self, n): pass
+    def act(self, observation): return np.zeros((len(observation), 2))
+    def observe(self, experience): pass
+    def end_episode(self): pass
+
+
+class Says(Plain):
+    def __init__(self, variant, seed, rate=0, width=0):
+        self.config = {"rate": 10 * rate, "kind": "x"}
+
+
+@dataclass(frozen=True)
+class Config:
+    kind: str
+    rate: float = 1.0
+
+
+class Records(Plain):
+    def __init__(self, variant, seed, rate=0, width=0):
+        self.config = Config("x", 10 * rate)
+
+    def act(self, observation):
+        assert isinstance(self.config, Config)
+        return np.full((len(observation), 2), self.config.rate)
+
+
+class Property(Plain):
+    config = property(lambda self: {"rate": 7})
+
+
+class Net(nn.Module):
+    def __init__(self, variant, seed, width):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.layer(x)
+"""
+
+
+def test_settings_of_a_class_are_recorded_unless_it_does_so_itself(tmp_path):
+    (tmp_path / "mine.py").write_text(SETTINGS)
+
+    def recorded(name, **settings):
+        agent = make_agent(f"{tmp_path}/mine.py:{name}", POINT, **settings)
+        return kshot.evaluate(agent, POINT.id, num_tasks=1, episodes=1).agent.config
+
+    assert recorded("Plain") == {}
+    assert recorded("Plain", rate=0.1, words=["a"]) == {"rate": 0.1, "words": ["a"]}
+    assert recorded("Says", rate=0.02, width=8) == {"rate": 0.2, "kind": "x", "width": 8}
+    assert recorded("Records", rate=0.02, width=[8]) == {"rate": 0.2, "kind": "x", "width": [8]}
+    assert recorded("Records", rate=0.02) == {"rate": 0.2, "kind": "x"}
+    assert recorded("Property", rate=0.02) == {"rate": 7}
+    assert recorded("Net", width=8)["width"] == 8
+    agent = f"{tmp_path}/mine.py:Property"
+    refuses(lambda: make_agent(agent, POINT, width=8), "width", "Property", "let its config hold", kind=ValueError)
+    assert make_agent("constant", POINT, action=0.5).config == {"action": 0.5}
 
 
 def test_a_python_file_without_the_agent_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """torch.nn.Module as an agent: what it may give, what CleanRL's agents are, memory, and what is refused."""
 
+import random
 import subprocess
 import sys
 
@@ -9,8 +10,8 @@ import torch
 from torch import distributions, nn
 
 import kshot
-from kshot.agents import Agent, PrivilegedAgent, make_agent
-from kshot.agents.torch import TorchAgent
+from kshot.agents import Agent, Experience, PrivilegedAgent, make_agent
+from kshot.agents.torch import Draws, TorchAgent, digest
 
 POINT, GRID = kshot.variant("PointGoal-v0"), kshot.variant("GridNav-v0")
 CELLS = GRID.observation_space.shape[0]
@@ -121,7 +122,7 @@ def test_a_module_scores_what_the_same_function_does():
     want = kshot.evaluate(lambda x: np.clip(-x.astype(np.float32), -1, 1), POINT.id, num_tasks=5, episodes=2, seed=3)
     assert result.returns == want.returns
     assert (result.agent.name, result.agent.privileged, result.agent.adapts) == ("Linear", False, False)
-    assert result.agent.config == {"deterministic": True}
+    assert result.agent.config == {"deterministic": True, "checkpoint_sha256": digest(net)}
     assert isinstance(make_agent(net, POINT), TorchAgent)
     assert not isinstance(make_agent(net, POINT), PrivilegedAgent)
 
@@ -242,7 +243,7 @@ def test_a_module_that_can_only_draw_draws_and_says_so():
     agent = make_agent(Pixels(), GRID)
     drawn = [agent.act(np.ones((300, CELLS))) for _ in range(2)]
     assert (drawn[0] != drawn[1]).any()
-    assert agent.config == {"deterministic": False}
+    assert agent.config["deterministic"] is False
 
 
 # --- memory -------------------------------------------------------------------------------------------------
@@ -272,7 +273,7 @@ def test_a_recurrent_state_lasts_over_the_episodes_of_a_task():
         agent.act(X)
         agent.end_episode()
         np.testing.assert_allclose(agent.act(X), 0.01)
-    assert net.begun == [6, 6]
+    assert net.begun == [6, 7, 6, 7]  # one more tells which axis is the rows'
     result = kshot.evaluate(net, POINT.id, num_tasks=4, episodes=2)
     assert result.agent.adapts
     first, second = np.array(result.returns).T
@@ -301,6 +302,130 @@ def test_a_recurrent_module_of_torch_fits():
     for actions in got:
         state = net.cell(x, state)
         np.testing.assert_allclose(actions, net.head(state).detach().clamp(-1, 1), rtol=1e-5, atol=1e-6)
+
+
+class Nested(nn.Module):
+    """Counts its steps in tensors of several shapes, and writes into the state that it is given."""
+
+    def initial_state(self, n):
+        return {"a": torch.zeros(2, n, 3), "b": (torch.zeros(n), [torch.zeros(4, n, dtype=torch.int64)]), "c": None}
+
+    def forward(self, x, state):
+        state["a"] += 1
+        b, (c,) = state["b"]
+        return 0.01 * state["a"][1, :, :2], {"a": state["a"], "b": (b + 1, [c + 1]), "c": None}
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])  # as many rows as another axis is long, too
+def test_rows_that_wait_keep_their_state(n):
+    agent, rows = make_agent(Nested(), POINT), np.arange(n)
+    agent.reset(n)
+    over = rows == 0
+    no, x = np.zeros(n, bool), np.zeros((n, 2))
+    agent.act(x)
+    agent.observe(Experience(x, x, no, over, no, x, ~no))
+    for _ in range(3):
+        agent.act(x)
+        agent.observe(Experience(x, x, no, no, no, x, ~over))
+    lived = np.where(over, 1, 4)
+    state = agent._state
+    assert (state["a"].numpy() == lived[:, None]).all()
+    assert (state["b"][0].numpy() == lived).all()
+    assert (state["b"][1][0].numpy() == lived).all()
+    agent.end_episode()
+    np.testing.assert_allclose(agent.act(x)[:, 0], 0.01 * (lived + 1))
+
+
+@pytest.mark.parametrize(
+    ("initial", "words"),
+    [
+        (lambda n: torch.zeros(1, 8), r"float32 \(1, 8\) for n rows"),
+        (lambda n: (torch.zeros(n, 2), torch.zeros(())), r"float32 \(\) for n rows"),
+        (lambda n: torch.zeros(n, n), r"float32 \(6, 6\) for n rows"),
+        (lambda n: [torch.zeros(2)] * n, r"a list of 6 and a list of 7"),
+        (lambda n: 0, r"expected tensors, .* got a int"),
+    ],
+)
+def test_a_state_whose_rows_cannot_be_told_is_refused(initial, words):
+    class Odd(Counter):
+        def initial_state(self, n):
+            return initial(n)
+
+    with pytest.raises(ValueError, match=rf"Odd\.initial_state\(n\): {words}.* one axis that is n long"):
+        make_agent(Odd(), POINT).reset(6)
+
+
+def test_a_state_that_grows_cannot_be_kept_by_rows_that_wait():
+    class Grows(Counter):
+        def forward(self, x, state):
+            return x, torch.cat([state, state], 1)
+
+    agent = make_agent(Grows(), POINT)
+    agent.reset(6)
+    agent.act(X)
+    agent.end_episode()
+    agent.act(X)  # as long as none waits
+    yes = np.ones(6, bool)
+    agent.observe(Experience(X, X, 0 * yes, yes, ~yes, X, yes))
+    with pytest.raises(ValueError, match=r"Grows cannot keep the state .* float32 \(6, 4\) became float32 \(6, 8\)"):
+        agent.act(X)
+
+
+# --- who it is, and its random numbers ----------------------------------------------------------------------
+
+
+def test_a_digest_is_of_names_types_shapes_and_numbers():
+    class Holds(nn.Module):
+        def __init__(self, **tensors):
+            super().__init__()
+            for name, x in tensors.items():
+                self.register_buffer(name, x)
+
+    one = torch.arange(6.0)
+    same = digest(Holds(x=one, y=one[0]))
+    assert same == digest(Holds(y=one[0].clone(), x=torch.stack([one, one], 1)[:, 0]))  # in any order and layout
+    others = [
+        Holds(x=one, z=one[0]),
+        Holds(x=one.double(), y=one[0]),
+        Holds(x=one.reshape(2, 3), y=one[0]),
+        Holds(x=one + 1, y=one[0]),
+        Holds(x=one.bfloat16(), y=one[0]),
+        Holds(x=one),
+        Holds(),
+    ]
+    assert len({same, *map(digest, others)}) == 8
+
+
+def test_two_modules_are_told_apart_and_one_is_one():
+    torch.manual_seed(0)
+    a, b = nn.Linear(2, 2), nn.Linear(2, 2)
+    configs = [kshot.evaluate(m, POINT.id, num_tasks=1, episodes=1, seed=s).agent.config for m, s in ((a, 0), (a, 1))]
+    assert configs[0] == configs[1]
+    assert configs[0] != make_agent(b, POINT).config
+
+
+def test_own_draws_start_anew_and_touch_nobody_elses():
+    def drawn(draws):
+        with draws.own(torch.device("cpu")):
+            return random.random(), np.random.random(), float(torch.rand(()))
+
+    def outside():
+        return random.random(), np.random.random(), float(torch.rand(()))
+
+    draws, other = Draws(3), Draws(4)
+    first = drawn(draws)
+    places = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    second, third = drawn(draws), drawn(other)
+    assert places == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+    outside()
+    draws.restart()
+    assert [drawn(draws), drawn(draws)] == [first, second]
+    assert len({first, second, third}) == 3
+    agent = TorchAgent(Gives(lambda x: distributions.Normal(x, 0.1)), POINT, deterministic=False)
+    agent.reset(6)
+    before = agent.act(X)
+    agent.reset(6)
+    assert (agent.act(X) == before).all()
 
 
 # --- what is refused ----------------------------------------------------------------------------------------

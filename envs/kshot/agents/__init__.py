@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import inspect
@@ -42,7 +43,8 @@ class Agent(Protocol):
     (1 if it does not): its rows are then n * round, those of a task side by side. It may declare `name` and
     `config`, which the result records, `first_update`, after how many episodes it had updated on every task
     (None for never): budgets below are then no score; and `adapts = False` where it does nothing of the kind, so that
-    a few episodes tell its score at every budget.
+    a few episodes tell its score at every budget. Where it has a `close()`, `evaluate` calls that at its end, also
+    after an error, so that threads and memory can be given back; `reset` must work after it.
     """
 
     def reset(self, n: int) -> None:
@@ -187,10 +189,12 @@ def make_agent(name: Any, variant: Variant, seed: int = 0, **settings: Any) -> A
         variant: what it will act in.
         seed: of its own random choices.
         settings: of an agent that ships, or of a class: further arguments of its constructor. What `config` holds of
-            an agent that ships makes the same one again.
+            an agent that ships makes the same one again; to the config of another, settings are added that it does
+            not hold.
 
     Raises:
-        ValueError: naming what is known where nothing fits; a `PolicyError` for a policy file.
+        ValueError: naming what is known where nothing fits, or where settings cannot be added to an agent's config; a
+            `PolicyError` for a policy file.
     """
     if isinstance(name, (str, os.PathLike)):
         return _named(os.fsdecode(name), variant, seed, settings)
@@ -240,7 +244,7 @@ def _named(name: str, variant: Variant, seed: int, settings: Mapping[str, Any]) 
     except (ImportError, AttributeError) as error:
         raise ValueError(f"cannot find the agent {name!r}: {error}") from error
     if isinstance(found, type):
-        return make_agent(_made(name, found, variant, seed, settings), variant, seed)
+        return _recorded(make_agent(_made(name, found, variant, seed, settings), variant, seed), settings)
     return make_agent(found, variant, seed, **settings)
 
 
@@ -252,6 +256,39 @@ def _made(name: str, maker: Callable[..., Any], variant: Variant, seed: int, set
         given = "".join(f", {key}=…" for key in settings)
         raise ValueError(f"the agent {name!r} does not take (variant, seed{given}): {error}") from error
     return maker(variant, seed, **settings)
+
+
+def _recorded(agent: Agent, settings: Mapping[str, Any]) -> Agent:
+    """Return an agent whose config holds its settings, too; what it says of one itself stays.
+
+    Raises:
+        ValueError: where its config cannot be changed.
+    """
+    config: Any = getattr(agent, "config", {})
+    is_record = dataclasses.is_dataclass(config) and not isinstance(config, type)
+    held = {field.name for field in dataclasses.fields(config)} if is_record else set(config)
+    more = {key: value for key, value in settings.items() if key not in held}
+    if more:
+        try:
+            agent.config = _longer_record(config, more) if is_record else {**config, **more}  # type: ignore[attr-defined]
+        except (AttributeError, TypeError) as error:
+            raise ValueError(
+                f"the settings {', '.join(more)} cannot be added to the config of {type(agent).__name__}, which a "
+                f"result records; let its config hold them: {error}"
+            ) from error
+    return agent
+
+
+def _longer_record(record: Any, more: Mapping[str, Any]) -> Any:
+    """Return a dataclass instance with more fields; the agent that reads the others by name finds them as before."""
+    kind = type(record)
+    fields = [(key, Any, dataclasses.field(init=False)) for key in more]
+    frozen = kind.__dataclass_params__.frozen
+    longer: Any = object.__new__(dataclasses.make_dataclass(kind.__name__, fields, bases=(kind,), frozen=frozen))
+    values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    for key, value in {**getattr(record, "__dict__", {}), **values, **more}.items():
+        object.__setattr__(longer, key, value)
+    return longer
 
 
 def _module(name: str) -> ModuleType:

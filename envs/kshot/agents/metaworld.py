@@ -18,6 +18,9 @@ class Timestep(NamedTuple):
     terminated: np.ndarray  # (N,) bool
     truncated: np.ndarray  # (N,) bool
     aux_policy_outputs: dict[str, np.ndarray]
+    # Not in Meta-World, and so the last: (N,) bool. Where it is False, the row's episode had ended before this step and
+    # waits for the others: nothing of it happened. An agent with a recurrent state keeps that of such rows.
+    active: np.ndarray
 
 
 class MetaWorldAgent(Memoryless):
@@ -25,6 +28,10 @@ class MetaWorldAgent(Memoryless):
 
     Its methods return the agent that goes on, as in Meta-World (metaworld/evaluation.py): `init`, `adapt_action`,
     `step`, `adapt`, `eval_action`. Budgets within exploration are no score, for it has not adapted.
+
+    Rows whose episodes end early wait for the others, and are shown to `adapt_action` and `step` with their last
+    observation: `Timestep.active` tells them, and those that ended at the last step are `terminated` or `truncated`.
+    What is learnt of them would depend on which other tasks run beside.
     """
 
     def __init__(self, agent: Any, adaptation_episodes: int, adaptation_steps: int = 1, name: str = "") -> None:
@@ -52,7 +59,7 @@ class MetaWorldAgent(Memoryless):
     def observe(self, experience: Experience) -> None:
         """Show a step of exploration."""
         if self._episode < self.first_update:
-            self._agent = self._agent.step(Timestep(*experience[:5], self._aux))
+            self._agent = self._agent.step(Timestep(*experience[:5], self._aux, experience.active))
 
     def end_episode(self) -> None:
         """Adapt where an exploration is over."""

@@ -22,6 +22,7 @@ import numpy as np
 from gymnasium import spaces
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from kshot import tasks
 from kshot.agents import Memoryless, PrivilegedAgent
 from kshot.family import Variant
 from kshot.wrappers import with_task
@@ -186,7 +187,7 @@ def load_policy(path: str | os.PathLike[str]) -> PolicyFile:
     Raises:
         PolicyError: where it cannot be read, is damaged, too large, of another format, or no policy.
     """
-    return decode(_read(Path(path)), Path(path))
+    return decode(read_file(path), Path(path))
 
 
 def save_policy(path: str | os.PathLike[str], header: Header, tensors: Mapping[str, np.ndarray]) -> None:
@@ -200,10 +201,7 @@ def save_policy(path: str | os.PathLike[str], header: Header, tensors: Mapping[s
         raise PolicyError(f"{path}: the name of a policy file ends in {SUFFIX}")
     data = encode(header, tensors)
     decode(data, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(data)
-    os.replace(partial, path)
+    tasks.write_bytes(path, data)
 
 
 def encode(header: Header, tensors: Mapping[str, np.ndarray]) -> bytes:
@@ -234,8 +232,13 @@ def decode(data: bytes, path: Path) -> PolicyFile:
     return PolicyFile(header, tensors, path.name, hashlib.sha256(data).hexdigest())
 
 
-def _read(path: Path) -> bytes:
-    """Return a file's bytes; PolicyError where it is none, or too large."""
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """Return the bytes of what may be a policy file, unchecked.
+
+    Raises:
+        PolicyError: where it is no regular file, larger than a policy may be, or cannot be read.
+    """
+    path = Path(path)
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # reading a pipe or a device could last for ever

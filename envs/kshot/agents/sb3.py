@@ -5,6 +5,8 @@ A model that was trained on `kshot.sb3.as_sb3_vecenv` or on `gym.make(id)` fits 
 
 from __future__ import annotations
 
+import copy
+import math
 import os
 import queue
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.torch_layers import FlattenExtractor
@@ -22,6 +25,7 @@ from torch import nn
 
 from kshot.agents import Experience, Memoryless
 from kshot.agents.policy import Header, PolicyAgent, PolicyError, PolicyFile, decode, encode, save_policy
+from kshot.agents.torch import Draws, digest, going_on
 from kshot.family import Variant
 from kshot.registry import variant as find_variant
 from kshot.wrappers import TrialLayout
@@ -38,25 +42,59 @@ _ACTIVATIONS: dict[str, _Activation] = {
 _SUPPORTED = "a policy file holds the MlpPolicy of PPO, A2C, TRPO, SAC, TQC, TD3, DDPG or DQN"
 
 
-class ZeroShotAgent(Memoryless):
+_NOT_SETTINGS = {"num_timesteps", "seed", "verbose", "n_envs", "start_time", "tensorboard_log"}  # attributes of a model
+
+
+class _Predicts(Memoryless):
+    """What agents share that ask a model's `predict`: who it is, and random numbers of its own."""
+
+    def __init__(self, model: BaseAlgorithm, deterministic: bool, seed: int) -> None:
+        self._model, self._deterministic = model, deterministic
+        self._seed, self._draws = seed, Draws(seed)
+        self._space = copy.deepcopy(model.action_space)  # DQN draws from it
+        self._space.seed(seed)
+        self.name = type(model).__name__
+        self.config: dict[str, Any] = {
+            "deterministic": deterministic,
+            **({} if deterministic else {"seed": seed}),
+            **_identity(model),
+        }
+
+    def reset(self, n: int) -> None:
+        """Draw anew."""
+        self._draws.restart()
+        self._space.seed(self._seed)
+
+    def _predict(self, observation: np.ndarray, **memory: Any) -> tuple[np.ndarray, Any]:
+        """Return what the model does, (rows, …), and its state."""
+        model, theirs = self._model, self._model.action_space
+        with self._draws.own(model.device):
+            model.action_space = self._space
+            try:
+                action, state = model.predict(observation, deterministic=self._deterministic, **memory)
+            finally:
+                model.action_space = theirs
+        return np.asarray(action), state
+
+
+class ZeroShotAgent(_Predicts):
     """A trained model of any algorithm that does not adapt."""
 
     adapts = False
 
-    def __init__(self, model: BaseAlgorithm, deterministic: bool = True) -> None:
-        """Take a model; its actions are deterministic unless told otherwise."""
-        self._model, self._deterministic = model, deterministic
-        self.name = type(model).__name__
-        self.config = {"deterministic": deterministic, "training_steps": int(model.num_timesteps)}
+    def __init__(self, model: BaseAlgorithm, deterministic: bool = True, seed: int = 0) -> None:
+        """Take a model, whether its actions are deterministic, and the seed of those that are drawn."""
+        super().__init__(model, deterministic, seed)
 
     def act(self, observation: np.ndarray) -> np.ndarray:
         """Predict for all rows."""
-        return np.asarray(self._model.predict(observation, deterministic=self._deterministic)[0])
+        return self._predict(observation)[0]
 
 
-class RecurrentAgent(Memoryless):
+class RecurrentAgent(_Predicts):
     """A recurrent model (sb3-contrib's RecurrentPPO): its state lasts as long as the task.
 
+    A row whose episode has ended keeps its state until the next begins, however long it waits for the others.
     SB3's own evaluation clears the state at the end of every episode, and with it what the model has found out
     about the task.
     """
@@ -67,6 +105,7 @@ class RecurrentAgent(Memoryless):
         deterministic: bool = True,
         trial: bool = False,
         clear_every_episode: bool = False,
+        seed: int = 0,
     ) -> None:
         """Take a model.
 
@@ -75,10 +114,11 @@ class RecurrentAgent(Memoryless):
             deterministic: whether its actions are.
             trial: it was trained under `kshot.wrappers.Trial`: it sees the previous action, reward and done too.
             clear_every_episode: make SB3's mistake on purpose, to measure it.
+            seed: of its draws, which start anew with every `reset`.
         """
-        self._model, self._deterministic, self._clear = model, deterministic, clear_every_episode
-        self.name = type(model).__name__
-        self.config = {"deterministic": deterministic, "trial": trial, "training_steps": int(model.num_timesteps)}
+        super().__init__(model, deterministic, seed)
+        self._clear = clear_every_episode
+        self.config |= {"trial": trial, **({"clear_every_episode": True} if clear_every_episode else {})}
         self._layout: TrialLayout | None = None
         if trial:
             assert isinstance(model.observation_space, spaces.Box)
@@ -89,21 +129,24 @@ class RecurrentAgent(Memoryless):
 
     def reset(self, n: int) -> None:
         """Clear the state."""
-        self._state: Any = None
-        self._start = np.ones(n, bool)
+        super().reset(n)
+        self._state: tuple[np.ndarray, ...] | None = None  # (layers, rows, hidden) each
+        self._start, self._live = np.ones(n, bool), np.ones(n, bool)
         self._tail = np.zeros((n, 0)) if self._layout is None else self._layout.zeros(n)
 
     def act(self, observation: np.ndarray) -> np.ndarray:
         """Predict for all rows and carry the state on."""
         seen = observation if self._layout is None else self._layout.join(observation, self._tail)
-        action, self._state = self._model.predict(
-            seen, state=self._state, episode_start=self._start, deterministic=self._deterministic
-        )
+        action, state = self._predict(seen, state=self._state, episode_start=self._start)
+        if self._state is not None and not self._live.all():
+            state = tuple(np.where(self._live[:, None], new, old) for new, old in zip(state, self._state, strict=True))
+        self._state = state
         self._start = np.zeros(len(observation), bool)
-        return np.asarray(action)
+        return action
 
     def observe(self, experience: Experience) -> None:
         """Keep what a trial shows of the last step; rows that wait for others keep theirs."""
+        self._live = going_on(experience)
         if self._layout is not None:
             done = experience.terminated | experience.truncated
             tail = self._layout.tail(experience.action, experience.reward, done)
@@ -112,49 +155,79 @@ class RecurrentAgent(Memoryless):
     def end_episode(self) -> None:
         """Keep the state, unless told to clear it."""
         self._start[:] = self._clear
+        self._live[:] = True
 
 
 class FineTunedAgent:
     """A copy of a model for each task, trained on by its own algorithm on what the protocol gives it.
 
     Each copy learns in a thread of its own from a `VecEnv` of one environment that hands its actions to the
-    protocol and waits; one thread runs at a time, so a run is reproducible. The actions are those that the
-    algorithm explores with. A budget within which a copy has not updated once is no score: `first_update` says
-    after how many episodes all had.
+    protocol and waits; one thread runs at a time, each with random numbers of its own, so a run is reproducible. The
+    actions are those that the algorithm explores with. A copy whose episode has ended is asked for nothing until the
+    next begins. A budget within which a copy has not updated once is no score: `first_update` says after how many
+    episodes all had, and counts an update that comes before the next episode's first action.
     """
 
-    def __init__(self, load: Callable[[VecEnv], BaseAlgorithm], variant: Variant, name: str = "fine-tuned") -> None:
-        """Take how to make a copy of the model on an environment, as `lambda env: PPO.load(path, env=env)`."""
-        self._load, self._variant, self.name = load, variant, name
+    def __init__(
+        self,
+        load: Callable[[VecEnv], BaseAlgorithm],
+        variant: Variant,
+        name: str = "fine-tuned",
+        seed: int = 0,
+    ) -> None:
+        """Take how to make a copy.
+
+        Args:
+            load: makes a copy of the model on an environment, as `lambda env: PPO.load(path, env=env)`; it is called
+                once now, to record what it makes, and once a task.
+            variant: what it acts in.
+            name: that a result records.
+            seed: copy i draws by seed + i; one that `load` makes untrained has the same weights in all copies.
+        """
+        self._load, self._variant, self.name, self._seed = load, variant, name, seed
         self._learners: list[_Learner] = []
-        self._episodes = 0
+        self._live = np.ones(0, bool)
+        self._actions: list[np.ndarray] = []  # the last of each copy
+        self._episodes, self._begins = 0, True
         self.first_update: int | None = None
-        self.config: dict[str, Any] = {}
+        self.config: dict[str, Any] = _Learner(load, variant, seed, 0).told()
 
     def reset(self, n: int) -> None:
         """Start from the model again, a copy a task."""
         self.close()
-        self._learners = [_Learner(self._load, self._variant) for _ in range(n)]
-        self._episodes, self.first_update = 0, None
+        self._learners = [_Learner(self._load, self._variant, self._seed, i) for i in range(n)]
+        self._live, self._actions = np.ones(n, bool), [np.zeros(0)] * n
+        self._episodes, self._begins, self.first_update = 0, True, None
 
     def act(self, observation: np.ndarray) -> np.ndarray:
-        """Let each copy take its next action."""
-        return np.stack([learner.act(o) for learner, o in zip(self._learners, observation, strict=True)])
+        """Let each copy take its next action; those that wait repeat their last, which does nothing."""
+        for i in np.flatnonzero(self._live):
+            self._actions[i] = self._learners[i].act(observation[i])
+        if self._begins:  # with the observation that begins an episode, a copy learns how the last one ended
+            self._notice_updates()
+        self._begins = False
+        return np.stack(self._actions)
 
     def observe(self, experience: Experience) -> None:
         """Tell each copy what its action did."""
         for i, learner in enumerate(self._learners):
             if experience.active[i]:
                 learner.observe(experience, i)
+        self._live = going_on(experience)
 
     def end_episode(self) -> None:
         """Count."""
         self._episodes += 1
+        self._live[:], self._begins = True, True
+        self._notice_updates()
+
+    def _notice_updates(self) -> None:
+        """Write down after how many episodes all copies had been updated."""
         if self.first_update is None and all(learner.updated() for learner in self._learners):
             self.first_update = self._episodes
 
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop the threads and let go of the copies; `reset` makes new ones."""
         for learner in self._learners:
             learner.stop()
         self._learners = []
@@ -167,14 +240,18 @@ class _Stop(BaseException):
 class _Learner:
     """One copy of the model, learning in a thread that runs only while the protocol waits for its action."""
 
-    def __init__(self, load: Callable[[VecEnv], BaseAlgorithm], variant: Variant) -> None:
+    def __init__(self, load: Callable[[VecEnv], BaseAlgorithm], variant: Variant, seed: int, i: int) -> None:
         self._inbox: queue.Queue[Any] = queue.Queue()
         self._outbox: queue.Queue[Any] = queue.Queue()
         self._pending: tuple[float, bool, bool, np.ndarray] | None = None
-        self._model = load(_Handover(variant, self._inbox, self._outbox))
+        # Global generators are the process's: they are the learner's own as long as its thread runs.
+        self._seed, self._draws = seed, Draws(seed)
+        with self._draws.own(torch.device("cpu")):  # weights are initialised there
+            self._model = load(_Handover(variant, self._inbox, self._outbox))
+        with self._draws.own(self._model.device):
+            self._model.set_random_seed(seed + i)
         self._updates = self._count()
-        self._thread = threading.Thread(target=self._learn, daemon=True)
-        self._thread.start()
+        self._thread = threading.Thread(target=self._learn, daemon=True)  # started where it is waited for
 
     def _learn(self) -> None:
         try:
@@ -186,8 +263,11 @@ class _Learner:
 
     def act(self, observation: np.ndarray) -> np.ndarray:
         """Hand over the last step's outcome and this observation; wait for the next action."""
-        self._inbox.put((observation, self._pending))
-        answer = self._outbox.get()
+        with self._draws.own(self._model.device):
+            self._inbox.put((observation, self._pending))
+            if self._thread.ident is None:
+                self._thread.start()
+            answer = self._outbox.get()
         if isinstance(answer, BaseException):
             raise answer
         return np.asarray(answer)
@@ -204,17 +284,36 @@ class _Learner:
     def _count(self) -> int:
         return int(getattr(self._model, "_n_updates", 0))
 
+    def told(self) -> dict[str, Any]:
+        """Return what a result records of the model."""
+        model = self._model
+        plain = {k: v for k, v in vars(model).items() if not k.startswith("_") and k not in _NOT_SETTINGS}
+        settings = {k: v for k, v in sorted(plain.items()) if _is_plain(v)}
+        return {"algorithm": type(model).__name__, "seed": self._seed, **_identity(model), "hyperparameters": settings}
+
     def stop(self) -> None:
         """End the thread."""
         self._inbox.put(_Stop())
-        self._thread.join(timeout=10)
+        if self._thread.ident is not None:
+            self._thread.join(timeout=10)
+
+
+def _identity(model: BaseAlgorithm) -> dict[str, Any]:
+    """Return what tells a model from others, as it is now."""
+    return {"training_steps": int(model.num_timesteps), "checkpoint_sha256": digest(model.policy)}
+
+
+def _is_plain(x: Any) -> bool:
+    """Tell whether this is a number or a text that JSON can hold."""
+    return isinstance(x, (bool, int, str)) or (isinstance(x, float) and math.isfinite(x))
 
 
 class _Handover(VecEnv):
     """One environment whose steps happen elsewhere."""
 
     def __init__(self, variant: Variant, inbox: queue.Queue[Any], outbox: queue.Queue[Any]) -> None:
-        super().__init__(1, variant.observation_space, variant.action_space)
+        # The copies draw random actions from their spaces: each has its own.
+        super().__init__(1, variant.observation_space, copy.deepcopy(variant.action_space))
         self._inbox, self._outbox = inbox, outbox
 
     def _receive(self) -> tuple[np.ndarray, tuple[float, bool, bool, np.ndarray] | None]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import distributions, nn
 
-from kshot.agents import Memoryless
+from kshot.agents import Experience, Memoryless
 from kshot.family import Variant
 
 
@@ -29,7 +31,9 @@ class TorchAgent(Memoryless):
     `get_action_and_value` where actions are drawn or it has neither; one with `get_action` (SAC) by that.
 
     A module with `initial_state(n)` is recurrent: forward takes (observation, state) and returns (output, state).
-    Its state starts anew with every task and lasts over the task's episodes. No module is told the task.
+    Its state starts anew with every task and lasts over the task's episodes: tensors, also in tuples, lists and dicts,
+    of which one axis each is as long as there are rows. A row whose episode has ended keeps its state until the next
+    begins. No module is told the task.
     """
 
     def __init__(
@@ -40,7 +44,7 @@ class TorchAgent(Memoryless):
         Args:
             module: as the class says; it runs in eval mode, without gradients, and is left in the mode it was in.
             variant: what it acts in.
-            seed: of the draws.
+            seed: of the draws, which start anew with every `reset`.
             deterministic: take the mode of a distribution and the largest logit; False draws.
             name: by default that of the module's class.
 
@@ -51,25 +55,33 @@ class TorchAgent(Memoryless):
             raise ValueError(f"expected a torch.nn.Module, got {module!r}")
         self.name = name or type(module).__name__
         self._module, self._space, self._id = module, variant.action_space, variant.id
-        self._deterministic, self._seeds = deterministic, np.random.default_rng(seed)
+        self._deterministic, self._draws = deterministic, Draws(seed)
         self._recurrent = callable(getattr(module, "initial_state", None))
         self._state: Any = None
+        self._axes: Any = None  # of the rows, where the state has its tensors
+        self._live = np.ones(0, bool)  # rows whose episode goes on
         self._call: Callable[..., Any] = module
         if not self._recurrent:
             self._call, deterministic = _entry(module, deterministic)
         self.adapts = self._recurrent
-        self.config = {"deterministic": deterministic}
+        self.config = {"deterministic": deterministic, "checkpoint_sha256": digest(module)}
 
     def reset(self, n: int) -> None:
-        """Start from the module's initial state."""
+        """Start from the module's initial state; ValueError where it has no axis that is as long as there are rows."""
+        self._draws.restart()
         if self._recurrent:
+            initial: Callable[[int], Any] = self._module.initial_state  # type: ignore[assignment]  # a method
             with self._quiet():
-                self._state = self._module.initial_state(n)  # type: ignore[operator]  # a method
+                self._state = initial(n)
+                self._axes = _row_axes(self._state, initial(n + 1), self.name)
+            self._live = np.ones(n, bool)
 
     def act(self, observation: np.ndarray) -> np.ndarray:
         """Run the module for all rows; ValueError where what it gives is no action."""
         x = torch.tensor(np.asarray(observation, np.float32), device=_device(self._module))
         with self._quiet():
+            waits = self._recurrent and not self._live.all()
+            before = _mapped(torch.clone, self._state) if waits else None  # the module may write into its state
             try:
                 output = self._call(*((x, self._state) if self._recurrent else (x,)))
             except Exception as error:
@@ -79,7 +91,17 @@ class TorchAgent(Memoryless):
                 if not isinstance(output, tuple) or len(output) != 2:
                     raise self._refusal(output, "(output, state), as it has initial_state")
                 output, self._state = output
+                if waits:
+                    self._state = _held(before, self._state, self._axes, self._live, self.name)
             return self._action(output, len(observation))
+
+    def observe(self, experience: Experience) -> None:
+        """See which rows wait from now on."""
+        self._live = going_on(experience)
+
+    def end_episode(self) -> None:
+        """Let all rows go on."""
+        self._live = np.ones(len(self._live), bool)
 
     def _action(self, output: Any, rows: int) -> np.ndarray:
         """Return actions of an output, (rows, …)."""
@@ -114,14 +136,8 @@ class TorchAgent(Memoryless):
     @contextmanager
     def _quiet(self) -> Iterator[None]:
         """Run without gradients, in eval mode, with random numbers of our own; put everything back after."""
-        device, seed = _device(self._module), int(self._seeds.integers(2**63))
         training = [m for m in self._module.modules() if m.training]
-        cuda = [device] if device.type == "cuda" else []
-        with torch.no_grad(), torch.random.fork_rng(cuda):
-            torch.default_generator.manual_seed(seed)
-            for one in cuda:  # not torch.manual_seed, which seeds all devices
-                with torch.cuda.device(one):
-                    torch.cuda.manual_seed(seed)
+        with torch.no_grad(), self._draws.own(_device(self._module)):
             try:
                 if training:
                     self._module.eval()
@@ -129,6 +145,151 @@ class TorchAgent(Memoryless):
             finally:
                 for m in training:
                     m.training = True
+
+
+class Draws:
+    """A stream of random numbers of one's own, for code that draws from global generators.
+
+    Within `own`, the global generators of torch, NumPy and Python are at this stream's place; outside, nobody can tell
+    that anything was drawn.
+    """
+
+    def __init__(self, seed: int) -> None:
+        """Take a seed, from 0."""
+        self._seed = seed
+        self._place: _Place | None = None  # None: not begun
+
+    def restart(self) -> None:
+        """Begin anew."""
+        self._place = None
+
+    @contextmanager
+    def own(self, device: torch.device) -> Iterator[None]:
+        """Draw from this stream, on the CPU and on a device; it goes on where it was left."""
+        theirs = _place(device)
+        try:
+            if self._place is None:
+                _seed(self._seed, device)
+            else:
+                _go_to(self._place, device)
+            yield
+        finally:
+            self._place = _place(device)
+            _go_to(theirs, device)
+
+
+class _Place(NamedTuple):
+    """Where the global generators are in their streams."""
+
+    python: tuple[Any, ...]
+    numpy: Any
+    torch: torch.Tensor
+    cuda: torch.Tensor | None
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed the global generators; not by torch.manual_seed, which seeds all devices."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
+def _place(device: torch.device) -> _Place:
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return _Place(random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda)
+
+
+def _go_to(place: _Place, device: torch.device) -> None:
+    random.setstate(place.python)
+    np.random.set_state(place.numpy)
+    torch.set_rng_state(place.torch)
+    if place.cuda is not None:
+        torch.cuda.set_rng_state(place.cuda, device)
+
+
+def digest(module: nn.Module) -> str:
+    """Return the SHA-256 of a module's state: the names, types, shapes and bytes of its tensors, in order of names."""
+    found = hashlib.sha256()
+    for name, x in sorted(module.state_dict().items()):
+        if isinstance(x, torch.Tensor):
+            data = x.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # NumPy has no bfloat16
+            found.update(f"{name} {x.dtype} {tuple(x.shape)}\n".encode())
+            found.update(data.numpy().tobytes())
+        else:  # what get_extra_state of a module gives
+            found.update(f"{name} {x!r}\n".encode())
+    return found.hexdigest()
+
+
+def going_on(experience: Experience) -> np.ndarray:
+    """Return which rows' episodes go on after a step, (rows,) bool."""
+    alive: np.ndarray = experience.active & ~(experience.terminated | experience.truncated)
+    return alive
+
+
+def _mapped(function: Callable[..., Any], *states: Any) -> Any:
+    """Apply a function to the tensors at each place of states that are built alike; ValueError where they are not."""
+    first = states[0]
+    if isinstance(first, (tuple, list, dict)) and not all(type(s) is type(first) for s in states):
+        raise ValueError(f"{' and '.join(_described(s) for s in states)} are not built alike")
+    if isinstance(first, dict):
+        if any(s.keys() != first.keys() for s in states):
+            raise ValueError("dicts of different keys are not built alike")
+        return {k: _mapped(function, *(s[k] for s in states)) for k in first}
+    if isinstance(first, (tuple, list)):
+        if any(len(s) != len(first) for s in states):
+            raise ValueError(f"{' and '.join(_described(s) for s in states)} are not built alike")
+        parts = [_mapped(function, *at) for at in zip(*states, strict=True)]
+        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
+    if all(s is None for s in states):
+        return None
+    if not all(isinstance(s, torch.Tensor) for s in states):
+        raise ValueError(f"expected tensors, also in tuples, lists and dicts, got {_described(first)}")
+    return function(*states)
+
+
+def _row_axes(state: Any, longer: Any, name: str) -> Any:
+    """Return the axis of the rows, as integer tensors in the places of the state's tensors.
+
+    Args:
+        state: for n rows.
+        longer: for n + 1.
+        name: of the agent, for the error.
+
+    Raises:
+        ValueError: where a tensor has no such axis, or several.
+    """
+
+    def axis(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        found = [i for i, (k, m) in enumerate(zip(a.shape, b.shape, strict=False)) if k != m]
+        if a.ndim != b.ndim or len(found) != 1 or b.shape[found[0]] != a.shape[found[0]] + 1:
+            raise ValueError(f"{_described(a)} for n rows and {_described(b)} for n + 1 have not one axis that follows")
+        return torch.tensor(found[0])
+
+    try:
+        return _mapped(axis, state, longer)
+    except ValueError as error:
+        raise ValueError(
+            f"{name}.initial_state(n): {error}; each tensor of a state needs one axis that is n long, for a row keeps "
+            "its state while it waits for others"
+        ) from error
+
+
+def _held(before: Any, after: Any, axes: Any, live: np.ndarray, name: str) -> Any:
+    """Return the state after a step, and that before it in rows which wait; ValueError where their shapes differ."""
+
+    def kept(old: torch.Tensor, new: torch.Tensor, axis: torch.Tensor) -> torch.Tensor:
+        if old.shape != new.shape:
+            raise ValueError(f"{_described(old)} became {_described(new)}")
+        shape = [-1 if i == int(axis) else 1 for i in range(new.ndim)]
+        return torch.where(torch.tensor(live, device=new.device).reshape(shape), new, old)
+
+    try:
+        return _mapped(kept, before, after, axes)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot keep the state of rows that wait for others: {error}") from error
 
 
 def _entry(module: nn.Module, deterministic: bool) -> tuple[Callable[[torch.Tensor], Any], bool]:
