@@ -78,7 +78,7 @@ def _table(folder: Path, ids: list[str], names: list[str], suffix: str) -> str:
             result = Result.load(path)
             assert path.name == file_name(result)
             counts.add(result.tasks.n)
-            cells.append(_cell(result.task_scores(0), published.figures(id, name).get(0)))
+            cells.append(_cell(result.task_scores(0), published.figures(id, name, result.agent.config).get(0)))
         rows.append([label, "–".join(f"{n:,}" for n in sorted(counts)) or "–", *cells])
     return markdown_table(rows)
 

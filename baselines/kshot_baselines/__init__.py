@@ -1,1 +1,1 @@
-"""Reference baselines for kshot, in PyTorch; not written yet."""
+"""Reference baselines for kshot, in PyTorch."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import re
 import sys
 import time
@@ -26,7 +28,7 @@ from kshot.evaluation import evaluate
 from kshot.family import Variant
 from kshot.rendering.film import film as _film
 from kshot.rendering.film import first_and_last
-from kshot.results import Result
+from kshot.results import Result, ResultError
 
 app = typer.Typer(
     add_completion=False,
@@ -37,6 +39,7 @@ app = typer.Typer(
 console = Console()
 errors = Console(stderr=True)
 RESULTS = Path("baselines/results")
+_OWN = (Path(__file__).parent, Path(__file__).parents[2] / "baselines")  # where our own code lies
 _LINE_EVERY = 5.0  # seconds between lines of progress where there is no terminal
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="a variant, as kshot/PointGoal-v0 or PointGoal-v0")]
@@ -88,7 +91,9 @@ def evaluate_(
     episodes: Annotated[
         int | None, typer.Option(min=1, help="a task; by default enough for the variant's budgets")
     ] = None,
-    num_tasks: Annotated[int | None, typer.Option("--tasks", min=1, help="the first so many; by default all")] = None,
+    num_tasks: Annotated[
+        int | None, typer.Option("--tasks", min=1, help="the first so many; by default what the protocol scores")
+    ] = None,
     seed: Seed = 0,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="key=value for the agent's constructor, as prior=0; repeat")
@@ -105,11 +110,11 @@ def evaluate_(
                 evaluate(who, v.id, split=name, episodes=episodes, seed=seed, num_tasks=num_tasks, progress=report)
             )
         if output is not None:
-            path = output / f"{v.label}-{name}-{_file_name(done[-1].agent.name)}-seed{seed}.json"
             with clear_errors():
-                done[-1].save(path)
+                path = _save(done[-1], output)
                 if agent.endswith(".safetensors"):  # so that whoever gets the folder can verify
-                    tasks.write_bytes(output / Path(agent).name, Path(agent).read_bytes())
+                    weights = f"{done[-1].agent.config['checkpoint_sha256'][:12]}.safetensors"
+                    tasks.write_bytes(output / weights, Path(agent).read_bytes())
             errors.print(f"saved {path}", highlight=False, soft_wrap=True, markup=False)
     _print_scores(v, done)
 
@@ -232,14 +237,17 @@ def verify(
     result: Annotated[Path, typer.Argument(help="a result's JSON file")],
     agent: Annotated[str | None, typer.Option(help="module:attribute; by default the result's, if built in")] = None,
     tolerance: Annotated[
-        float | None, typer.Option(help="of an episode's mean return; by default see the docs")
+        float | None, typer.Option(help="how far returns may be off, as a fraction; by default see the docs")
+    ] = None,
+    fresh_seed: Annotated[
+        int | None, typer.Option(min=1, help="of the fresh tasks, to repeat a verdict; by default random")
     ] = None,
 ) -> None:
     """Score a result's agent again, on the same tasks and on a fresh draw, and say whether either differs."""
     from kshot import verification
 
     with progress_of(f"verify {result.name}") as report, clear_errors():
-        verdict = verification.verify(result, agent, tolerance=tolerance, progress=report)
+        verdict = verification.verify(result, agent, tolerance=tolerance, fresh_seed=fresh_seed, progress=report)
     print(verdict)
     raise typer.Exit(0 if verdict.ok else 1)
 
@@ -270,6 +278,28 @@ def plot(
         print(*plots.draw_all(leaderboard.load_all(folder), output, suffix=suffix), sep="\n")
 
 
+def _save(result: Result, folder: Path) -> Path:
+    """Write a result under a name of its own: what another evaluation left there stays."""
+    from kshot.leaderboard import evidence
+
+    label, who = result.variant.removeprefix("kshot/"), _file_name(result.agent.name)
+    stem = f"{label}-{result.split}-{who}-seed{result.seed}"
+    for name in itertools.chain([stem], (f"{stem}-{i}" for i in itertools.count(2))):
+        path = folder / f"{name}.json"
+        if not path.exists() or _same(path, result, evidence):
+            result.save(path)
+            return path
+    raise AssertionError
+
+
+def _same(path: Path, result: Result, evidence: Callable[[Result], Any]) -> bool:
+    """Tell whether a file holds the same result."""
+    try:
+        return bool(evidence(Result.load(path)) == evidence(result))
+    except ResultError:
+        return False
+
+
 def _settings(pairs: list[str]) -> dict[str, Any]:
     """Return key=value pairs, values as JSON or else text; ValueError for what is no pair."""
     found: dict[str, Any] = {}
@@ -285,7 +315,7 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
 
 
 def _print_scores(v: Variant, done: list[Result]) -> None:
-    """Print a row a result: its score at each budget that it covers."""
+    """Print a row a result: its score at each budget that it covers, with intervals over tasks."""
     budgets = [b for b in v.budgets if any(_score(r, b) for r in done)]
     unit = "trials" if v.scored_by_trial else "episodes"
     header = ["agent", "split", "tasks", "episodes", *(f"return after {b} {unit}" for b in budgets)]
@@ -300,10 +330,15 @@ def _print_scores(v: Variant, done: list[Result]) -> None:
 
 
 def _score(result: Result, budget: int) -> str:
-    try:
-        return f"{result.score(budget):.2f}"
-    except ValueError:
-        return ""
+    """Return the mean with its 95 % interval over tasks, n/a, or nothing where too few episodes were run."""
+    from kshot import leaderboard
+
+    found = leaderboard.scores([result], budget)
+    if isinstance(found, str):
+        return found
+    sample = leaderboard.is_sample(result.variant, result.split, result.tasks.n)
+    mean, low, high = leaderboard.summary(found, (result.variant, result.split), "mean", sample)
+    return f"{mean:.2f}" if math.isnan(low) else f"{mean:.2f} [{low:.2f}, {high:.2f}]"
 
 
 @contextmanager
@@ -351,7 +386,8 @@ def _is_foreign(error: BaseException) -> bool:
     while where is not None and where.tb_next is not None:
         where = where.tb_next
     file = "" if where is None else where.tb_frame.f_code.co_filename
-    return not any(part in file for part in ("kshot", "site-packages", "lib/python", "<frozen"))
+    own = any(str(folder) in file for folder in _OWN)
+    return not own and not any(part in file for part in ("site-packages", "lib/python", "<frozen"))
 
 
 def _file_name(name: str) -> str:

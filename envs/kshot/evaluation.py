@@ -51,7 +51,7 @@ def evaluate(
     Every task gets the same number of consecutive episodes; all tasks run in parallel, in an order that
     depends on the seed. The agent's memory is cleared between tasks and kept between a task's episodes. It
     sees observations and rewards, never the task or `info`. Noise is a function of (seed, task, episode):
-    the same for every agent and for every `round`.
+    the same for every agent and for every `round`. At the end, an agent with a `close()` is closed.
 
     Args:
         agent: an `Agent`, a function of observations, or a name that `make_agent` knows.
@@ -75,6 +75,26 @@ def evaluate(
     v = find_variant(id)
     seed = _count("seed", seed, 0, None, least=0)
     who = make_agent(agent, v, seed)
+    try:
+        return _evaluated(who, v, split, episodes, seed, num_tasks, threads, progress, begun)
+    finally:
+        close = getattr(who, "close", None)
+        if callable(close):
+            close()
+
+
+def _evaluated(
+    who: Agent,
+    v: Variant,
+    split: str,
+    episodes: int | None,
+    seed: int,
+    num_tasks: int | None,
+    threads: int,
+    progress: Callable[[float], None] | None,
+    begun: float,
+) -> Result:
+    """Return the result of an agent, with the errors of `evaluate`."""
     card = _card(who, v)
     task = tasks.frozen(v, split)
     n = _count("num_tasks", num_tasks, default_tasks(v, split, len(task[0])), len(task[0]))
@@ -123,6 +143,7 @@ def _card(agent: Agent, variant: Variant) -> AgentCard:
             round=int(size),
             privileged=isinstance(agent, PrivilegedAgent),
             adapts=bool(getattr(agent, "adapts", True)),
+            first_update=getattr(agent, "first_update", 0),
             config=dict(config),
         )
     except (TypeError, ValueError) as error:

@@ -17,14 +17,16 @@ import numpy as np
 
 from kshot import evaluation, statistics, tasks
 from kshot.agents import shipped_names
+from kshot.agents.policy import PolicyAgent, PolicyError, load_policy, read_file
 from kshot.family import Variant
 from kshot.laws import joint_values
 from kshot.registry import variant as find_variant
 from kshot.results import AgentCard, NotUpdatedError, Result, ResultError
 from kshot.statistics import Floats, Interval
 
-# Agents that ship with kshot and need no training: one seed is enough, and nobody else may submit under their names.
+# Agents that ship with kshot and need no training: one seed is enough.
 UNTRAINED = shipped_names()
+ORACLE = "oracle"  # what trained policies that see the task are called, among the references
 PER_RUN = ("seed", "checkpoint", "checkpoint_sha256", "training_steps")  # config that differs between a row's seeds
 MAX_CHECKPOINT = 2**20  # bytes of a policy file that is kept with a result
 MIN_SEEDS = 3  # fewer are provisional
@@ -39,7 +41,7 @@ class Cell(NamedTuple):
 
     mean: Interval
     iqm: Interval | None
-    normalised: float | None  # the mean; None without a random row, an oracle row, and a gap between them
+    normalised: float | None  # the mean; None without random and oracle rows on as many tasks, and a gap between them
 
 
 class Row(NamedTuple):
@@ -50,7 +52,7 @@ class Row(NamedTuple):
     split: str
     tasks: int
     seeds: tuple[int, ...]
-    provisional: bool
+    provisional: bool  # too few training runs, of an agent that does not ship
     not_converged: bool
     training_steps: int | None  # the most of a seed
     commands: tuple[str, ...]  # one a seed
@@ -61,7 +63,8 @@ def load_all(folder: str | os.PathLike[str]) -> list[Result]:
     """Read every result under a folder.
 
     Raises:
-        ResultError: naming the file that is damaged, foreign, of other tasks, or there twice; or where no folder is.
+        ResultError: naming the file that is damaged, foreign, of other tasks, there twice, or of an oracle that is
+            not the one beside it; or where no folder is.
     """
     if not Path(folder).is_dir():
         raise ResultError(f"{folder} is not a folder of results")
@@ -72,6 +75,10 @@ def load_all(folder: str | os.PathLike[str]) -> list[Result]:
         key = (result.variant, result.split, result.tasks.n, identity_of(result.agent), result.seed)
         if key in seen:
             raise ResultError(f"{path} and {seen[key]} are the same agent, config, split and seed; remove one")
+        if result.agent.name == ORACLE and checkpoint(result, path.parent) is None:
+            raise ResultError(
+                f"{path} is of an oracle whose policy file is not beside it; run `kshot references` again"
+            )
         seen[key] = path
         found.append(result)
     return found
@@ -98,13 +105,17 @@ def load(path: str | os.PathLike[str]) -> Result:
     lengths = np.asarray(result.lengths)
     if lengths.min() < 1 or lengths.max() > v.horizon or lengths.sum() != result.steps:
         raise ResultError(f"{path}: lengths must be 1 to {v.horizon} steps and sum to steps, {result.steps}")
+    if result.within is not None and not (v.scored_by_trial and v.trial == 1):
+        raise ResultError(f"{path}: within must be null: {v.id} is no bandit of one-episode trials")
+    if result.within is not None and len(result.within) != v.horizon:
+        raise ResultError(f"{path}: within has {len(result.within)} numbers; expected {v.horizon}, one a step")
     return result
 
 
 def submit(path: str | os.PathLike[str], folder: str | os.PathLike[str], *, reference: bool = False) -> Path:
     """Check a result and put it in place, folder/agent/variant-split-seed.json; again is no harm.
 
-    A policy file beside the result, whose SHA-256 it names, goes with it where it is no larger than a megabyte.
+    The policy file beside the result whose SHA-256 it names goes with it.
 
     Args:
         path: of the result.
@@ -112,27 +123,96 @@ def submit(path: str | os.PathLike[str], folder: str | os.PathLike[str], *, refe
         reference: it is a reference of the suite: it may see the task and have a reference's name.
 
     Raises:
-        ResultError: where it is refused: damaged, of other tasks, privileged, or another result is there.
+        ResultError: where it is refused: damaged, of other tasks, privileged, under a name that is taken, without the
+            policy file that it names, with a config that is not that file's or weights above a megabyte, or where
+            another result is there.
     """
     result = load(path)
     agent = result.agent
-    if not reference and (agent.privileged or agent.name in UNTRAINED):
-        why = "sees the task" if agent.privileged else "has the name of a reference"
-        raise ResultError(f"{path}: {agent.name!r} {why}, so it is no competitor; submit it as a reference")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", agent.name).strip(".-")
     if not name:
         raise ResultError(f"{path}: the agent's name {agent.name!r} has no letter or digit; name it")
+    if not reference and (agent.privileged or name.lower() in _reserved()):
+        why = "sees the task" if agent.privileged else "has the name of a reference"
+        raise ResultError(f"{path}: {agent.name!r} {why}, so it is no competitor; submit it as a reference")
+    _refuse_shared(Path(path), agent.name, Path(folder), name)
     target = Path(folder) / name / file_name(result)
     if target.exists() and evidence(Result.load(target)) != evidence(result):
         raise ResultError(f"{target} holds another result; remove it first, or submit under another name or seed")
-    weights = checkpoint(result, Path(path).parent)
-    if weights is not None and checkpoint(result, target.parent) is None:
-        data = weights.read_bytes()
-        if len(data) <= MAX_CHECKPOINT:
-            tasks.write_bytes(target.parent / f"{result.agent.config['checkpoint_sha256'][:12]}.safetensors", data)
+    data = _weights(result, Path(path), target.parent)
+    if data is not None and checkpoint(result, target.parent) is None:
+        tasks.write_bytes(target.parent / f"{agent.config['checkpoint_sha256'][:12]}.safetensors", data)
     if not target.exists():
         result.save(target)
     return target
+
+
+@cache
+def _reserved() -> frozenset[str]:
+    """Return the names that no competitor may have, in lower case: those that ship, and all labels of references."""
+    from kshot.references import all_labels  # which stands on this module
+
+    return frozenset(name.lower() for name in UNTRAINED | all_labels())
+
+
+def _refuse_shared(path: Path, agent: str, folder: Path, name: str) -> None:
+    """Raise ResultError where an agent's folder holds results of another name, as those of "a b" and "a-b" would."""
+    # Lower case: some file systems do not tell "A" from "a".
+    places = [place for place in folder.glob("*") if place.name.lower() == name.lower()]
+    for held in sorted(found for place in places for found in place.glob("*.json")):
+        if (other := Result.load(held).agent.name) != agent:
+            raise ResultError(
+                f"{path}: {agent!r} would share the folder {held.parent} with {other!r}; rename the agent"
+            )
+
+
+def _weights(result: Result, path: Path, place: Path) -> bytes | None:
+    """Return the policy file that a result names, beside it or in its place already; None where it names none.
+
+    Raises:
+        ResultError: where the file is missing, too large, or its config is not the result's.
+    """
+    config, file = result.agent.config, checkpoint(result, path.parent) or checkpoint(result, place)
+    if file is None:
+        if "checkpoint" not in config:  # a model that was never a file
+            return None
+        raise ResultError(
+            f"{path} names the policy file {config['checkpoint']!r}, but no .safetensors file beside it has the "
+            "checkpoint_sha256 that it names; put the file beside the result, or leave `checkpoint` out of the agent's "
+            "config and evaluate again"
+        )
+    data = read_file(file)
+    if len(data) > MAX_CHECKPOINT:
+        raise ResultError(
+            f"{file} has {len(data)} bytes; the leaderboard keeps {MAX_CHECKPOINT}: save a smaller network, or its "
+            "weights as float16, and evaluate again"
+        )
+    made = _policy_config(result, file)
+    if made is not None and (key := other_key(config, made)) is not None:
+        raise ResultError(
+            f"{path}: config {key!r} is {config.get(key)!r}; in the policy file {file} it is {made.get(key)!r}"
+        )
+    return data
+
+
+def _policy_config(result: Result, file: Path) -> dict[str, Any] | None:
+    """Return the config of the agent that a policy file makes; None where the result's agent is not that one.
+
+    An agent of the user's own may keep its weights in a format of its own, or adapt a policy under another name.
+    """
+    try:
+        agent = PolicyAgent(load_policy(file), find_variant(result.variant), result.seed)
+    except PolicyError:
+        return None
+    return agent.config if agent.name == result.agent.name else None
+
+
+def other_key(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """Return the first key in which two configs differ, None where none does; a policy file may be renamed."""
+    differ = (
+        k for k in sorted({*one, *other} - {"checkpoint"}) if (k in one, one.get(k)) != (k in other, other.get(k))
+    )
+    return next(differ, None)
 
 
 def file_name(result: Result) -> str:
@@ -142,9 +222,18 @@ def file_name(result: Result) -> str:
 
 def checkpoint(result: Result, folder: Path) -> Path | None:
     """Return the policy file in a folder that a result names by its SHA-256; None where there is none."""
-    named = result.agent.config.get("checkpoint_sha256")
-    files = sorted(folder.glob("*.safetensors")) if isinstance(named, str) else []
-    return next((path for path in files if hashlib.sha256(path.read_bytes()).hexdigest() == named), None)
+    named, likely = (result.agent.config.get(key) for key in ("checkpoint_sha256", "checkpoint"))
+    files = folder.glob("*.safetensors") if isinstance(named, str) else ()
+    ordered = sorted(files, key=lambda path: (path.name != likely, path))  # reading all of them takes long
+    return next((path for path in ordered if sha256_of(path) == named), None)
+
+
+def sha256_of(path: Path) -> str | None:
+    """Return the SHA-256 of a policy file; None of what is no file, or too large for one."""
+    try:
+        return hashlib.sha256(read_file(path)).hexdigest()
+    except PolicyError:
+        return None
 
 
 def frozen_size(variant: Variant, split: str) -> int:
@@ -158,9 +247,10 @@ def scored_size(variant: Variant, split: str) -> int:
     return evaluation.default_tasks(variant, split, frozen_size(variant, split))
 
 
-def is_sample(variant: str, split: str) -> bool:
-    """Return whether a frozen set is a sample of its law, not all of it."""
-    return joint_values(find_variant(variant).split(split).law) is None
+def is_sample(variant: str, split: str, n: int) -> bool:
+    """Return whether the first n frozen tasks are a sample of their law, not all of it."""
+    v = find_variant(variant)
+    return joint_values(v.split(split).law) is None or n < frozen_size(v, split)
 
 
 def groups(results: Sequence[Result]) -> dict[SplitKey, dict[str, Group]]:
@@ -181,13 +271,17 @@ def scores(group: Group, budget: int) -> Score:
         return ""
 
 
-def reference_means(peers: Mapping[str, Group]) -> tuple[float, float] | None:
-    """Return the mean return of random and of the best privileged agent on a split; None where one is missing."""
-    random_ = [g for g in peers.values() if g[0].agent.name == "random" and not g[0].agent.privileged]
-    oracles = [g for g in peers.values() if g[0].agent.privileged]
+def reference_means(peers: Mapping[str, Group], n: int) -> tuple[float, float] | None:
+    """Return the mean return of random and of the best privileged agent on the first n tasks of a split.
+
+    None where one is missing. Those of other tasks do not count: a difference of tasks would pass for one of agents.
+    """
+    levels = [(g[0].agent, _levels(g)) for g in peers.values() if g[0].tasks.n == n]
+    random_ = [float(x.mean()) for who, x in levels if who.name == "random" and not who.privileged and x.size]
+    oracles = [float(x.mean()) for who, x in levels if who.privileged and x.size]
     if not random_ or not oracles:
         return None
-    bottom, top = (max((g[0].tasks.n, float(_levels(g).mean())) for g in some)[1] for some in (random_, oracles))
+    bottom, top = max(random_), max(oracles)
     return (bottom, top) if top > bottom else None
 
 
@@ -205,7 +299,7 @@ def summary(cells: Floats, key: object, statistic: statistics.Statistic, sample:
 def rows(results: Sequence[Result], *, iqm: bool = True) -> list[Row]:
     """Return a row an agent, config, variant and split; `iqm` takes most of the time."""
     return [
-        _row(group, identity, peers, reference_means(peers), iqm)
+        _row(group, identity, peers, reference_means(peers, group[0].tasks.n), iqm)
         for peers in groups(results).values()
         for identity, group in peers.items()
     ]
@@ -222,8 +316,9 @@ def _row(group: Group, key: str, peers: Mapping[str, Group], ends: tuple[float, 
         )
     configs = [r.agent.config for r in group]
     steps = [int(c["training_steps"]) for c in configs if isinstance(c.get("training_steps"), int)]
-    runs = {str(c.get("checkpoint_sha256", r.seed)) for c, r in zip(configs, group, strict=True)}  # trained, not scored
-    untrained = first.agent.name in UNTRAINED if not steps else max(steps) == 0
+    # Training runs, not evaluations: those that name no checkpoint may be one and the same.
+    runs = {str(c.get("checkpoint_sha256")) for c in configs}
+    untrained = first.agent.name in UNTRAINED and max(steps, default=0) == 0
     return Row(
         first.agent, first.variant, first.split, first.tasks.n, tuple(r.seed for r in group),
         provisional=not untrained and len(runs) < MIN_SEEDS,
@@ -233,7 +328,7 @@ def _row(group: Group, key: str, peers: Mapping[str, Group], ends: tuple[float, 
 
 
 def _cell(found: Floats, first: Result, key: object, ends: tuple[float, float] | None, iqm: bool) -> Cell:
-    where, sample = (first.variant, first.split, key), is_sample(first.variant, first.split)
+    where, sample = (first.variant, first.split, key), is_sample(first.variant, first.split, first.tasks.n)
     mean = summary(found, where, "mean", sample)
     normalised = None if ends is None else (mean.value - ends[0]) / (ends[1] - ends[0])
     return Cell(mean, summary(found, where, "iqm", sample) if iqm else None, normalised)
@@ -242,7 +337,9 @@ def _cell(found: Floats, first: Result, key: object, ends: tuple[float, float] |
 def _beats(rival: Group, oracle: Group, key: str) -> bool:
     """Return whether a row's score at any budget is above an oracle's mean return, significantly, on the same tasks."""
     first, y = oracle[0], _levels(oracle)
-    sample = is_sample(first.variant, first.split)
+    if not y.size:  # less than a trial
+        return False
+    sample = is_sample(first.variant, first.split, first.tasks.n)
     for budget in find_variant(first.variant).budgets:
         x = scores(rival, budget)
         if isinstance(x, str) or x.shape[1] != y.shape[1] or x.mean() <= y.mean():
@@ -258,12 +355,16 @@ def _beats(rival: Group, oracle: Group, key: str) -> bool:
 def identity_of(card: AgentCard) -> str:
     """Return what all seeds of an agent share, as text."""
     config = {k: v for k, v in card.config.items() if k not in PER_RUN}
-    return json.dumps([card.name, card.round, card.privileged, config], sort_keys=True)
+    return json.dumps([card.name, card.round, card.privileged, card.adapts, config], sort_keys=True)
 
 
 def _levels(group: Group) -> Floats:
-    """Return the mean return of every seed and task over all episodes (trials), (seeds, tasks)."""
-    return np.stack([r.units().mean(1) for r in group])
+    """Return the mean return of every seed and task over all episodes (trials), (seeds, tasks).
+
+    Seeds with less than a trial are left out: they have no score. (0, tasks) where all are.
+    """
+    units = [units for units in (r.units() for r in group) if units.shape[1]]
+    return np.stack([x.mean(1) for x in units]) if units else np.empty((0, group[0].tasks.n))
 
 
 def _resamples(cells: int) -> int:

@@ -21,11 +21,12 @@ between the episodes of one. The score after b episodes (trials, for bandits and
 what follows them, in the round of episodes that the agent runs under one policy.
 
 A cell is `raw [low, high] (normalised)`: the mean return over seeds and tasks with its 95 % bootstrap interval, then
-on the scale where the mean return of *random* on the split is 0 and that of its best agent that sees the task is 1.
-Rows are sorted by their test score at the last budget they cover. *provisional*: fewer than {MIN_SEEDS} seeds of an
-agent that was trained. *not converged*: it sees the task and yet another row beats it (95 %, paired by task), so it is
-no ceiling. `n/a`: the agent had not updated on every task by then; –: not evaluated. *published* figures are of the
-same formulas, horizon and task law, on other physics and other tasks; for bandits and tabular MDPs,
+on the scale where the mean return of *random* on the same tasks is 0 and that of the best agent that sees them is 1.
+Rows are sorted by their test score at the last budget shown; those without one come last. *provisional*: fewer than
+{MIN_SEEDS} training runs, told apart by the SHA-256 of their checkpoints, of an agent that does not ship with kshot.
+*not converged*: it sees the task and yet another row beats it (95 %, paired by task), so it is no ceiling. `n/a`: the
+agent had not updated on every task by then; –: not evaluated. *published* figures are of the same formulas, horizon
+and task law, on other physics and other tasks; for bandits and tabular MDPs,
 [docs/classical-learners.md](docs/classical-learners.md) compares. `kshot verify FILE` runs a result again.
 """
 
@@ -50,7 +51,8 @@ def _section(variant: Variant, found: list[Row]) -> str:
     for row in found:
         n = 0 if row.tasks == scored_size(variant, row.split) else row.tasks
         lines.setdefault((identity_of(row.agent), n), {})[row.split] = row
-    ordered = sorted((line for line in lines.values() if set(line) & set(splits)), key=_rank)
+    shown = (line for line in lines.values() if set(line) & set(splits))
+    ordered = sorted(shown, key=lambda line: _rank(line, budgets[-1]))
     unit = "trials" if variant.scored_by_trial else "episodes"
     header = ["#", "agent", *(f"{s}, after {b} {unit}" for s in splits for b in budgets), "seeds", "training steps"]
     table = [[str(i), *_line(line, splits, budgets)] for i, line in enumerate(ordered, 1)]
@@ -64,14 +66,15 @@ def _section(variant: Variant, found: list[Row]) -> str:
 
 def _paper(variant: Variant, row: Row) -> str:
     """Return the published figures that a row stands beside, and where they are from."""
-    found = published.figures(variant.id, row.agent.name)
+    found = published.figures(variant.id, row.agent.name, row.agent.config)
     parts = [f"{x.value:g}{'' if b == 0 else f' after {b}'}" for b, x in sorted(found.items())]
     return f"{', '.join(parts)}: {found[min(found)].source}" if parts else ""
 
 
-def _rank(line: dict[str, Row]) -> tuple[float, str]:
-    cells = [c for c in line["test"].cells.values() if not isinstance(c, str)] if "test" in line else []
-    return (-cells[-1].mean.value if cells else math.inf), identity_of(next(iter(line.values())).agent)
+def _rank(line: dict[str, Row], budget: int) -> tuple[float, str]:
+    """Return what lines are sorted by: the test score at one budget, the same for all; those without it come last."""
+    cell = line["test"].cells[budget] if "test" in line else ""
+    return (math.inf if isinstance(cell, str) else -cell.mean.value), identity_of(next(iter(line.values())).agent)
 
 
 def _line(line: dict[str, Row], splits: list[str], budgets: list[int]) -> list[str]:

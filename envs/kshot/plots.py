@@ -142,8 +142,8 @@ def aggregate(results: Sequence[Result], path: str | os.PathLike[str], *, split:
 def gaps(results: Sequence[Result], path: str | os.PathLike[str], *, variant: str) -> Path:
     """Draw each agent's score on the splits train, test and ood, at the last budget it covers, with 95 % intervals.
 
-    Scores are normalised where every split has a random and an oracle row (tasks of another split may be harder for
-    anyone), else raw.
+    Scores are normalised where every agent has a random and an oracle row on the same tasks of each of its splits
+    (those of another split may be harder for anyone), else raw.
 
     Raises:
         ImportError: without Matplotlib.
@@ -154,15 +154,16 @@ def gaps(results: Sequence[Result], path: str | os.PathLike[str], *, variant: st
     splits = [s for s in v.splits if s in by_split]
     if not splits:
         raise ValueError(f"no results of {v.id} on train, test or ood splits")
-    found = {s: reference_means(by_split[s]) for s in splits}
-    ends = {s: e for s, e in found.items() if e is not None}
-    raw = len(ends) < len(splits)
+    keys = [(s, identity) for s in splits for identity, group in by_split[s].items() if not _is_level(group)]
+    ends = {(s, identity): reference_means(by_split[s], by_split[s][identity][0].tasks.n) for s, identity in keys}
+    raw = not keys or None in ends.values()
     points: dict[str, dict[str, Interval]] = {}
     for s in splits:
         for identity, group in by_split[s].items():
             if (raw or not _is_level(group)) and (last := _last(group)) is not None:
-                one = summary(last, (v.id, s, identity), "mean", is_sample(v.id, s))
-                points.setdefault(_short(identity), {})[s] = one if raw else _rescale(one, ends[s])
+                one = summary(last, (v.id, s, identity), "mean", is_sample(v.id, s, group[0].tasks.n))
+                scale = None if raw else ends[s, identity]
+                points.setdefault(_short(identity), {})[s] = one if scale is None else _rescale(one, scale)
     figure, axes = _figure(path, max(5.0, 2.0 + 1.6 * len(splits)), 4.2)
     _draw_points(axes, splits, points, _looks(results))
     if not raw:
@@ -202,7 +203,7 @@ def draw_all(results: Sequence[Result], folder: str | os.PathLike[str], *, suffi
 def _curve(group: Group, key: str) -> tuple[list[int], list[Interval]]:
     """Return the episode that begins each round, and the mean return of the round; a level where nothing adapts."""
     first, size = group[0], group[0].agent.round
-    sample, where = is_sample(first.variant, first.split), (first.variant, first.split, key)
+    sample, where = is_sample(first.variant, first.split, first.tasks.n), (first.variant, first.split, key)
     if not first.agent.adapts:
         level = np.stack([np.mean(r.returns, 1) for r in group])  # (seeds, tasks)
         v = find_variant(first.variant)
@@ -235,9 +236,8 @@ def _normalised(results: Sequence[Result], split: str) -> dict[str, dict[str, Fl
     """Return normalised scores of every seed, by identity and variant, of agents that are no references."""
     found: dict[str, dict[str, Floats]] = {}
     for (variant, name), peers in groups(results).items():
-        ends = reference_means(peers)
-        for identity, group in peers.items() if name == split and ends is not None else ():
-            last = _last(group)
+        for identity, group in peers.items() if name == split else ():
+            ends, last = reference_means(peers, group[0].tasks.n), _last(group)
             if last is not None and ends is not None and not _is_level(group):
                 scaled = (last.mean(1) - ends[0]) / (ends[1] - ends[0])
                 found.setdefault(_short(identity), {})[variant] = scaled

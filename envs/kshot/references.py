@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 from kshot.agents import Agent, learners_of, make_agent
 from kshot.evaluation import evaluate
 from kshot.family import Variant
-from kshot.leaderboard import evidence, file_name
+from kshot.leaderboard import ORACLE, evidence, file_name, sha256_of
+from kshot.registry import VARIANTS
 from kshot.results import Result
-
-ORACLE = "oracle"
 
 
 class Reference(NamedTuple):
@@ -42,11 +41,21 @@ def references(variant: Variant, folder: Path) -> list[Reference]:
         found.append(Reference("expert"))
     if oracle_path(variant, folder).exists():
         found.append(Reference(ORACLE))
-    names = ["gait", *learners_of(variant)]
-    found += [Reference(name) for name in names if _fits(name, variant)]
-    if variant.family.name == "TabularMDP":
-        found += [Reference(name, _OTHER_PRIOR) for name in learners_of(variant)]
-    return found
+    learners = [name for name in ("gait", *learners_of(variant)) if _fits(name, variant)]
+    return found + [Reference(name, settings) for settings in _settings(variant) for name in learners]
+
+
+def all_labels() -> frozenset[str]:
+    """Return the labels of all references that any variant may have: no competitor may have one of them."""
+    found = {"random", "expert", "gait", ORACLE}
+    for variant in VARIANTS.values():
+        found |= {Reference(name, settings).label for name in learners_of(variant) for settings in _settings(variant)}
+    return frozenset(found)
+
+
+def _settings(variant: Variant) -> list[Mapping[str, Any]]:
+    """Return the settings that learners of a variant are run with."""
+    return [{}, _OTHER_PRIOR] if variant.family.name == "TabularMDP" else [{}]
 
 
 def oracle_path(variant: Variant, folder: Path) -> Path:
@@ -62,6 +71,8 @@ def make(
     progress: Callable[[str, float], None] | None = None,
 ) -> Iterator[Path]:
     """Evaluate the references of a variant on its splits, and put the results in place.
+
+    What is there stays, unless it is of an oracle that is no longer the variant's.
 
     Args:
         variant: whose.
@@ -84,17 +95,17 @@ def make(
     for reference in chosen:
         for split in variant.scored_splits:
             path = place / reference.label / f"{variant.label}-{split}-seed0.json"
-            if path.exists() and not again:
+            if path.exists() and not (again or _is_stale(path, reference, variant, place)):
                 continue
             report = None if progress is None else _named(progress, f"{variant.label} {reference.label} {split}")
-            result = _evaluated(reference, variant, split, place, report)
+            result = evaluate_reference(reference, variant, split, place, report)
             assert path.name == file_name(result)
             if not path.exists() or evidence(Result.load(path)) != evidence(result):
                 result.save(path)
                 yield path
 
 
-def _evaluated(
+def evaluate_reference(
     reference: Reference, variant: Variant, split: str, folder: Path, progress: Callable[[float], None] | None
 ) -> Result:
     """Evaluate a reference, with the command that does so again."""
@@ -103,6 +114,13 @@ def _evaluated(
         agent = make_agent(reference.name, variant, 0, **reference.settings)
     result = evaluate(agent, variant.id, split=split, progress=progress)
     return result.model_copy(update={"command": f"kshot references {variant.label} --agent {reference.label} --again"})
+
+
+def _is_stale(path: Path, reference: Reference, variant: Variant, folder: Path) -> bool:
+    """Tell whether a result is of another oracle than the policy file that is there now."""
+    if reference.name != ORACLE:
+        return False
+    return Result.load(path).agent.config.get("checkpoint_sha256") != sha256_of(oracle_path(variant, folder))
 
 
 def _fits(name: str, variant: Variant) -> bool:

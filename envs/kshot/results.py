@@ -23,7 +23,8 @@ from kshot import tasks
 FORMAT = 1
 DIGITS = 6  # significant ones of a return: a file of 10,000 tasks stays small
 TABLES = ("returns", "successes", "lengths")
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+MAX_RETURN = 1e12  # so that no sum or square of them overflows
+Bounded = Annotated[float, Field(allow_inf_nan=False, ge=-MAX_RETURN, le=MAX_RETURN)]
 
 
 class ResultError(ValueError):
@@ -39,12 +40,22 @@ class AgentCard(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
+    name: str = Field(min_length=1, max_length=80)
     round: int = Field(ge=1)  # episodes it runs under one policy before it updates
     privileged: bool  # it was shown the task: an oracle
     adapts: bool = True  # False: its score is the same at every budget, the mean of all its episodes
-    first_update: int | None = 0  # episodes after which it had updated on every task, None: never; 0: it needs not
+    first_update: int | None = Field(
+        0, ge=0
+    )  # episodes after which it had updated on every task, None: never; 0: it needs not
     config: dict[str, Any] = {}
+
+    @field_validator("name")
+    @classmethod
+    def _is_printable(cls, name: str) -> str:
+        """Refuse a name that a table or a list of files cannot show."""
+        if not name.isprintable() or not name.strip():
+            raise ValueError("expected printable characters, in one line")
+        return name
 
     @field_validator("config")
     @classmethod
@@ -75,10 +86,10 @@ class Result(BaseModel):
     seed: int = Field(ge=0)
     tasks: TaskSet
     episodes: int = Field(ge=1)
-    returns: list[list[Finite]]  # (tasks, episodes)
+    returns: list[list[Bounded]]  # (tasks, episodes)
     successes: list[list[bool]] | None  # likewise: whether any step was one; None where the family defines none
     lengths: list[list[int]]  # likewise, in steps
-    within: list[Finite] | None  # mean reward of each step of the first episode; None but for bandits
+    within: list[Bounded] | None  # mean reward of each step of the first episode; None but for bandits
     steps: int = Field(ge=1)  # in all
     diverged: int = Field(ge=0)  # episodes that the simulator could not finish
     versions: dict[str, str]
@@ -104,6 +115,10 @@ class Result(BaseModel):
             table = getattr(self, name)
             if table is not None and (len(table) != self.tasks.n or any(len(row) != self.episodes for row in table)):
                 raise ValueError(f"{name} must be {self.tasks.n} tasks × {self.episodes} episodes")
+        if self.episodes % self.agent.round:
+            raise ValueError(f"episodes is {self.episodes}; expected whole rounds of {self.agent.round}")
+        if self.diverged > self.tasks.n * self.episodes:
+            raise ValueError(f"diverged is {self.diverged}; there are {self.tasks.n * self.episodes} episodes")
         return self
 
     def units(self) -> np.ndarray:

@@ -110,7 +110,7 @@ def interval(
     cells = _scores("scores", scores)
     if statistic == "mean" and len(cells) == 1 and tasks_are_a_sample and cells.size >= MANY:
         value = float(cells.mean())
-        half = _t_quantile((1 + LEVEL) / 2, cells.size - 1) * float(cells.std(ddof=1)) / math.sqrt(cells.size)
+        half = t_quantile((1 + LEVEL) / 2, cells.size - 1) * float(cells.std(ddof=1)) / math.sqrt(cells.size)
         return Interval(value, value - half, value + half)
     factors = [(cells.shape[0], True), (cells.shape[1], tasks_are_a_sample)]
     if statistic == "optimality_gap":
@@ -194,10 +194,10 @@ def _stretch(joint: float, alone: Floats, members: NDArray[np.int64]) -> float:
     freedom = float(1 / ((unbiased / total) ** 2 / (members - 1)).sum())
     # The sum has the noise once a factor, so it errs to wide; where the factors cancel by chance, not below plain.
     variance = max(1.0, total / joint)
-    return math.sqrt(variance) * _t_quantile((1 + LEVEL) / 2, freedom) / NormalDist().inv_cdf((1 + LEVEL) / 2)
+    return math.sqrt(variance) * t_quantile((1 + LEVEL) / 2, freedom) / NormalDist().inv_cdf((1 + LEVEL) / 2)
 
 
-def _t_quantile(p: float, freedom: float) -> float:
+def t_quantile(p: float, freedom: float) -> float:
     """Return Student's t quantile for p > 1/2: t = √ν tan θ, where θ has density ∝ cos^(ν − 1)."""
     edges = np.linspace(0, np.pi / 2, 4097)
     below = np.concatenate([[0.0], np.cumsum(np.cos((edges[1:] + edges[:-1]) / 2) ** (freedom - 1))])

@@ -223,3 +223,11 @@ def test_the_baselines_add_their_commands():
     )
     assert done.returncode == 2
     assert "has an expert in closed form" in done.stderr
+
+
+def test_evaluations_do_not_overwrite_each_other(tmp_path):
+    words = ("evaluate", "TabularMDP-n10-v0", "--agent", "psrl", "--tasks", 3, "--split", "test", "--output", tmp_path)
+    run(*words), run(*words, "--set", "prior=0"), run(*words)
+    stem = "TabularMDP-n10-v0-test-psrl-seed0"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"{stem}-2.json", f"{stem}.json"]
+    assert Result.load(tmp_path / f"{stem}-2.json").agent.config == {"prior": 0}

@@ -3,6 +3,7 @@
 import json
 import math
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -159,6 +160,144 @@ def test_inactive_rows_are_marked():
     # Frozen rows keep their last state and earn nothing.
     assert all((e.reward[~e.active] == 0).all() for e in spy.seen)
     assert (spy.seen[2].next_observation[0] == spy.seen[0].next_observation[0]).all()
+
+
+# --- a task alone scores as among others ------------------------------------------------------------------------
+
+MAML = kshot.variant("PointGoal-maml-v0")  # episodes end at the goal
+
+
+def _torch_agent():
+    import torch
+
+    class GRU(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell, self.head = torch.nn.GRUCell(2, 8), torch.nn.Linear(8, 2)
+
+        def initial_state(self, n):
+            return torch.ones(n, 8)
+
+        def forward(self, x, state):
+            state = self.cell(x, state)
+            return 0.1 * torch.tanh(self.head(state)), state
+
+    torch.manual_seed(0)
+    return make_agent(GRU(), MAML)
+
+
+def _sb3_agent(**kwargs):
+    from sb3_contrib import RecurrentPPO
+
+    from kshot.agents.sb3 import RecurrentAgent
+    from kshot.sb3 import as_sb3_vecenv
+    from kshot.wrappers import VectorTrial
+
+    envs = gym.make_vec(MAML.id, num_envs=1, autoreset_mode="same_step")
+    envs = as_sb3_vecenv(VectorTrial(envs, episodes=2) if kwargs.get("trial") else envs)
+    model = RecurrentPPO(
+        "MlpLstmPolicy", envs, n_steps=16, batch_size=16, device="cpu", seed=3, policy_kwargs={"n_lstm_layers": 2}
+    )
+    model.policy.action_net.weight.data *= 20  # as made, its actions are nearly none
+    return RecurrentAgent(model, **kwargs)
+
+
+def _fine_tuned_agent():
+    from stable_baselines3 import PPO
+
+    from kshot.agents.sb3 import FineTunedAgent
+
+    settings = {"n_steps": 150, "batch_size": 50, "n_epochs": 2, "learning_rate": 0.03, "device": "cpu"}
+    return FineTunedAgent(lambda env: PPO("MlpPolicy", env, **settings), MAML)
+
+
+class Walker:
+    """A Meta-World agent that turns a little with every step of its rows that was one."""
+
+    def init(self):
+        fresh = Walker()
+        fresh.steps = None
+        return fresh
+
+    def adapt_action(self, observations):
+        self.steps = np.zeros(len(observations)) if self.steps is None else self.steps
+        return self, self.eval_action(observations), {}
+
+    def step(self, timestep):
+        self.steps += timestep.active
+        return self
+
+    def adapt(self):
+        return self
+
+    def eval_action(self, observations):
+        return 0.05 * np.stack([np.cos(self.steps / 9), np.sin(self.steps / 9)], 1)
+
+
+def _meta_world_agent():
+    from kshot.agents.metaworld import MetaWorldAgent
+
+    return MetaWorldAgent(Walker(), adaptation_episodes=2)
+
+
+def _played(agent, goals, rounds, seen=None):
+    """Return returns and lengths, (tasks, rounds), of tasks side by side; `seen` gets all observations."""
+    act = agent.act
+
+    def spy(observation):
+        if seen is not None:
+            seen.append(observation)
+        return act(observation)
+
+    agent.act = spy
+    task, seeds = MAML.family.task(np.array(goals)), np.arange(len(goals), dtype=np.uint64)
+    played = evaluation.run(agent, MAML, "test", task, seeds, 1, rounds, 1, None)
+    if hasattr(agent, "close"):
+        agent.close()
+    return np.stack([r.returns for r in played], 1), np.stack([r.lengths for r in played], 1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [_torch_agent, _sb3_agent, lambda: _sb3_agent(trial=True), _fine_tuned_agent, _meta_world_agent],
+    ids=["torch", "sb3", "sb3-trial", "sb3-fine-tuned", "metaworld"],
+)
+def test_a_task_alone_scores_as_among_others(make):
+    # The goal is where the agent is after 20 steps, so that its first episode ends then or before, and others wait for.
+    far, seen = [[9.95, 3.33], [-9.95, 3.33]], []
+    near = far[0]
+    for _ in range(8):  # where it sees rewards, another goal is another way
+        seen.clear()
+        _played(make(), [near], 1, seen)
+        if len(seen) <= 20:
+            break
+        near = seen[20][0].tolist()
+    alone = _played(make(), [near], 3)
+    among = _played(make(), [near, *far], 3)
+    assert alone[1][0, 0] <= 20
+    assert (among[1][1:] == MAML.horizon).all()
+    assert (alone[1][0] == among[1][0]).all()
+    np.testing.assert_allclose(alone[0][0], among[0][0], rtol=1e-4)
+
+
+def test_an_agent_is_closed_at_the_end_also_after_an_error():
+    class Closes(Spy):
+        def close(self):
+            self.log.append("closed")
+
+    agent = Closes()
+    for _ in range(2):  # again
+        agent.log.clear()
+        kshot.evaluate(agent, "kshot/PointGoal-v0", **EVALUATE)
+        assert agent.log[0] == ("reset", 8)
+        assert [i for i, entry in enumerate(agent.log) if entry == "closed"] == [len(agent.log) - 1]
+    with pytest.raises(ValueError, match="num_tasks is 0"):
+        kshot.evaluate(agent, "kshot/PointGoal-v0", num_tasks=0)
+    assert agent.log[-2:] == ["closed", "closed"]
+    agent.act = lambda observation: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        kshot.evaluate(agent, "kshot/PointGoal-v0", **EVALUATE)
+    assert agent.log[-1] == "closed"
 
 
 def test_the_task_is_not_shown():

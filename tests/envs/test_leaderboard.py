@@ -1,5 +1,6 @@
 """The leaderboard: its numbers by hand, what it refuses, running a result again, and its pictures."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import kshot
 from kshot import leaderboard, page, plots, tasks, verification
 from kshot.agents import Memoryless
+from kshot.agents.policy import Header, save_policy
 from kshot.results import AgentCard, Result, ResultError
 
 POINT, BANDIT, MDP, CHEETAH = (
@@ -120,11 +122,12 @@ def test_one_agent_is_one_row_whatever_differs_between_its_runs(make):
 
 
 def test_provisional(make):
-    three = [make(-5, seed=s) for s in range(3)]
+    three = [make(-5, seed=s, checkpoint_sha256=str(s)) for s in range(3)]
     assert _row(three[:2]).provisional
     assert not _row(three).provisional
     assert _row([make(-5, seed=s, checkpoint_sha256="same") for s in range(3)]).provisional  # one training run
-    assert not _row([make(-5, training_steps=0)]).provisional
+    assert _row([make(-5, seed=s) for s in range(3)]).provisional  # maybe one
+    assert _row([make(-5, training_steps=0)]).provisional
     assert not _row([make(-5, "random")], "random").provisional
     assert _row([make(-5, "random", training_steps=9)], "random").provisional
 
@@ -159,6 +162,44 @@ def test_page(make, references):
     assert text == page.markdown(results[::-1])
 
 
+def test_rows_are_ranked_by_the_last_budget_shown(make):
+    rows = [make([-9.0, -8, -7], "long"), make([-1.0], "short"), make([-9.0, -8, -6], "better")]
+    lines = [line for line in page.markdown(rows).splitlines() if line.startswith("| ")]
+    assert [name in line for name, line in zip(("better", "long", "short"), lines[2:], strict=True)] == [True] * 3
+
+
+def test_references_of_other_tasks_are_no_scale(make, references):
+    fewer = kshot.evaluate("random", POINT, episodes=EPISODES, num_tasks=2)
+    mine = [make(-5), make(-5, result=fewer)]
+    found = [row for row in leaderboard.rows([*mine, *references]) if row.agent.name == "mine"]
+    full, part = (next(r for r in found if r.tasks == n) for n in (TASKS, 2))
+    assert full.cells[0].normalised == pytest.approx(0.5)
+    assert part.cells[0].normalised is None
+
+
+def test_a_part_of_a_finite_set_is_a_sample():
+    assert not leaderboard.is_sample("kshot/GridNav-v0", "test", 21)
+    assert leaderboard.is_sample("kshot/GridNav-v0", "test", 5)
+    result = kshot.evaluate("random", "GridNav-v0", num_tasks=5)
+    assert not np.isnan(leaderboard.rows([result])[0].cells[0].mean.low)
+    assert verification.verify(result, fresh_seed=1).fresh == "same"
+
+
+def test_adapting_or_not_makes_two_agents(make):
+    one, other = make(-5), make(-5, seed=1)
+    level = other.model_copy(update={"agent": other.agent.model_copy(update={"adapts": False})})
+    assert len(leaderboard.rows([one, level])) == 2
+
+
+def test_less_than_a_trial_is_no_score():
+    short, *others = (
+        kshot.evaluate(a, MDP, num_tasks=3, episodes=n) for a, n in (("expert", 5), ("psrl", 10), ("random", 10))
+    )
+    text = page.markdown([short, *others])
+    assert "nan" not in text
+    assert all(row.cells[0] == "" or row.cells[0].normalised is None for row in leaderboard.rows([short, *others]))
+
+
 def test_page_without_results():
     text = page.markdown([])
     assert text.startswith(page.INTRO)
@@ -172,8 +213,8 @@ def test_a_complete_finite_set_of_one_seed_has_no_interval():
 
 
 def test_a_strangers_text_cannot_break_the_page(make):
-    text = page.markdown([make(-5, "a|b`<script>\n# c", note="`|\n" + "x" * 500)])
-    assert r"`a\|b'<script> # c`" in text
+    text = page.markdown([make(-5, "a|b`<script># c", note="`|\n# c" + "x" * 500)])
+    assert r"`a\|b'<script># c`" in text
     assert "\n# c" not in text
     assert max(map(len, text.splitlines())) < 600
 
@@ -192,6 +233,14 @@ def test_a_strangers_text_cannot_break_the_page(make):
         ({"lengths": [[21] * EPISODES] * TASKS, "steps": 21 * EPISODES * TASKS}, "lengths must be 1 to 20"),
         ({"format": 2}, "format 2"),
         ({"returns": [[1.0]]}, "returns must be"),
+        ({"returns": [[1e13] * EPISODES] * TASKS}, r"returns\.0\.0: .* less than or equal to"),
+        ({"within": [1.0] * 20}, "within must be null"),
+        ({"diverged": 99}, "diverged is 99"),
+        ({"agent": {"name": "x", "round": 2, "privileged": False}}, "whole rounds of 2"),
+        ({"agent": {"name": "", "round": 1, "privileged": False}}, r"agent\.name"),
+        ({"agent": {"name": " ", "round": 1, "privileged": False}}, "printable"),
+        ({"agent": {"name": "a\nb", "round": 1, "privileged": False}}, "printable"),
+        ({"agent": {"name": "x" * 81, "round": 1, "privileged": False}}, r"agent\.name"),
     ],
 )
 def test_foreign_results(base, tmp_path, change, reason):
@@ -204,6 +253,17 @@ def test_foreign_results(base, tmp_path, change, reason):
     with pytest.raises(ResultError, match=r"bad\.json"):
         leaderboard.submit(tmp_path / "deep" / "bad.json", tmp_path / "place", reference=True)
     assert not (tmp_path / "place").exists()
+
+
+def test_a_bandits_curve_has_a_number_a_step(tmp_path):
+    result = kshot.evaluate("constant", BANDIT, num_tasks=4)
+    for within, fits in ((result.within, True), (None, True), ([1.0], False)):
+        path = _saved(result.model_copy(update={"within": within}), tmp_path / "x.json")
+        if fits:
+            assert leaderboard.load(path).within == within
+        else:
+            with pytest.raises(ResultError, match=r"x\.json: within has 1 numbers; expected 10"):
+                leaderboard.load(path)
 
 
 def test_damaged_files_and_folders(base, tmp_path):
@@ -251,7 +311,70 @@ def test_submit_stays_in_its_folder(make, tmp_path):
         leaderboard.submit(_saved(make(-5, "../.."), tmp_path / "x.json"), tmp_path / "results")
 
 
-@pytest.mark.parametrize(("name", "privileged"), [("mine", True), ("random", False), ("gittins", False)])
+def test_names_that_share_a_folder(make, tmp_path):
+    place = tmp_path / "results"
+    leaderboard.submit(_saved(make(-5, "a b"), tmp_path / "x.json"), place)
+    for name in ("a-b", "a/b", "A b"):
+        with pytest.raises(ResultError, match="would share the folder"):
+            leaderboard.submit(_saved(make(-5, name, seed=7), tmp_path / "x.json"), place)
+    assert leaderboard.submit(_saved(make(-5, "a b", seed=7), tmp_path / "x.json"), place).exists()
+
+
+def _policy(path, size=1, name="mine", **config):
+    rng, widths = np.random.default_rng(0), [2, *[size, size] * (size > 1), 2]
+    tensors = {f"{i}.weight": rng.normal(size=(b, a)) for i, (a, b) in enumerate(itertools.pairwise(widths))}
+    tensors |= {f"{i}.bias": rng.normal(size=b) for i, b in enumerate(widths[1:])}
+    header = Header(name=name, variant=POINT, activation="tanh", output="action", training_steps=9, config=config)
+    save_policy(path, header, tensors)
+    return path
+
+
+def test_weights_are_submitted_or_missed(tmp_path):
+    weights = _policy(tmp_path / "p.safetensors", lr=1)
+    result = kshot.evaluate(weights, POINT, episodes=1, num_tasks=3)
+    path, place = _saved(result, tmp_path / "x.json"), tmp_path / "results"
+    (tmp_path / "a.safetensors").mkdir()  # no file
+    put = leaderboard.submit(path, place)
+    assert leaderboard.checkpoint(result, put.parent).read_bytes() == weights.read_bytes()
+    weights.unlink()
+    assert leaderboard.submit(path, place) == put  # there already
+    with pytest.raises(ResultError, match="put the file beside the result"):
+        leaderboard.submit(path, tmp_path / "new")
+    _policy(weights, size=400)
+    assert weights.stat().st_size > leaderboard.MAX_CHECKPOINT
+    big = result.agent.config | {"checkpoint_sha256": leaderboard.sha256_of(weights)}
+    card = result.agent.model_copy(update={"config": big})
+    with pytest.raises(ResultError, match="smaller network"):
+        leaderboard.submit(_saved(result.model_copy(update={"agent": card}), path), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_config_that_is_not_the_policy_files(tmp_path):
+    result = kshot.evaluate(_policy(tmp_path / "p.safetensors", lr=1), POINT, episodes=1, num_tasks=3)
+    (tmp_path / "p.safetensors").rename(tmp_path / "renamed.safetensors")
+    path = tmp_path / "x.json"
+    for change in ({"lr": 2}, {"training_steps": 0}, {"more": None}):
+        card = result.agent.model_copy(update={"config": result.agent.config | change})
+        _saved(result.model_copy(update={"agent": card}), path)
+        with pytest.raises(ResultError, match=f"config '{next(iter(change))}'"):
+            leaderboard.submit(path, tmp_path / "results")
+        verdict = verification.verify(path)
+        assert verdict.again == "differs"
+        assert f"agent.config '{next(iter(change))}'" in verdict.detail
+    assert verification.verify(_saved(result, path)).again == "bit for bit"
+    assert leaderboard.submit(path, tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "privileged"),
+    [
+        ("mine", True),
+        *[
+            (name, False)
+            for name in ("random", "constant", "gittins", "oracle", "Oracle", "psrl-prior0", "psrl/prior0")
+        ],
+    ],
+)
 def test_references_are_no_competitors(make, tmp_path, name, privileged):
     path = _saved(make(-5, name, privileged=privileged), tmp_path / "x.json")
     with pytest.raises(ResultError, match="no competitor"):
@@ -310,7 +433,7 @@ def test_verify_says_differs(base):
     returns[2, 1] += 1e-12  # exact for analytic families
     verdict = verification.verify(base.model_copy(update={"returns": returns.tolist()}))
     assert (verdict.again, verdict.ok) == ("differs", False)
-    assert "episode 1" in verdict.detail
+    assert "task 2, episode 1" in verdict.detail
     assert verification.verify(base.model_copy(update={"returns": returns.tolist()}), tolerance=0.01).ok
     lengths = [[n - 1 for n in row] for row in base.lengths]
     assert verification.verify(base.model_copy(update={"lengths": lengths})).again == "differs"
@@ -333,17 +456,113 @@ def test_verify_tolerates_another_processor_with_mujoco_only():
     assert verification.verify(near, tolerance=1e-15).again == "differs"
 
 
+def _altered(result, **changes):
+    return result.model_copy(update={k: np.asarray(x).tolist() for k, x in changes.items()})
+
+
+def test_verify_compares_every_return_of_a_policy_file(tmp_path):
+    result = kshot.evaluate(_policy(tmp_path / "p.safetensors"), POINT, episodes=2, num_tasks=20)
+    returns = np.array(result.returns)
+    order = np.random.default_rng(0).permutation(20)
+
+    def again(**changes):
+        path = _saved(_altered(result, **changes), tmp_path / "x.json")
+        return verification.verify(path, fresh_seed=1).again
+
+    assert again(returns=returns + 1e-6 * np.abs(returns).max()) == "within tolerance"
+    raised = returns + 2.9 * returns.std(ddof=1) / 20**0.5
+    for forged in (raised, returns[order], returns + 3e-5 * np.abs(returns).max()):
+        assert again(returns=forged) == "differs"
+    lengths = np.array(result.lengths)
+    lengths[0, 0] -= 1
+    assert again(lengths=lengths, steps=lengths.sum()) == "differs"
+
+
+def test_verify_compares_successes_and_curves():
+    sparse = kshot.evaluate(still, "PointSparse-v0", episodes=1, num_tasks=20)
+    forged = _altered(sparse, successes=np.logical_not(sparse.successes))
+    assert "successes" in verification.verify(forged, still).detail
+    bandit = kshot.evaluate("constant", BANDIT, num_tasks=20)
+    assert "step " in verification.verify(_altered(bandit, within=np.array(bandit.within) + 0.1)).detail
+
+
+def _again(old, new):
+    return verification._compare_runs(old, new, "ships", None)[0]
+
+
+def test_on_mujoco_tasks_are_compared_in_pairs():
+    new = kshot.evaluate("random", CHEETAH, episodes=1, num_tasks=12)
+    rng, n, k = np.random.default_rng(0), 12, 10
+    level = rng.normal(-300, 60, (n, 1))
+    table, lengths = level + rng.normal(0, 5, (n, k)), np.full((n, k), 200)
+    new = _altered(new, returns=table, lengths=lengths).model_copy(update={"episodes": k})
+    chaos = np.where(rng.random((n, k)) < 0.2, level + rng.normal(0, 5, (n, k)), table)
+    assert _again(_altered(new, returns=chaos), new) == "within tolerance"
+    assert _again(_altered(new, returns=level + rng.normal(0, 5, (n, k))), new) == "within tolerance"
+    spread = level.std(ddof=1) / n**0.5
+    for forged in (
+        table + 2.9 * spread,  # within the errors of unpaired means
+        table[rng.permutation(n)],
+        np.broadcast_to(table.mean(), (n, k)),
+        table + np.where(np.arange(n)[:, None] < 2, 900, 0),  # which widens the paired errors
+    ):
+        assert _again(_altered(new, returns=forged), new) == "differs"
+    assert _again(_altered(new, returns=chaos, lengths=lengths - 1), new) == "differs"
+
+
+def test_on_mujoco_noise_is_no_disagreement():
+    # Two runs of a body so chaotic that they share nothing but their law, on tasks that hardly matter.
+    base = kshot.evaluate("random", CHEETAH, episodes=1, num_tasks=40)
+    rng, size = np.random.default_rng(0), (40, 10)
+    base = _altered(base, lengths=np.full(size, 200)).model_copy(update={"episodes": 10})
+    runs = [_altered(base, returns=rng.normal(-50, 40, size)) for _ in range(200)]
+    found = [_again(*pair) for pair in zip(runs[::2], runs[1::2], strict=True)]
+    assert found.count("differs") <= 3  # 1 % and a little
+
+
+class Memoriser(Cheat):
+    """Has the tasks of the next seed by heart as well."""
+
+    def __init__(self):
+        self._runs = 0
+
+    def reset(self, n):
+        super().reset(n)
+        if self._runs:
+            self._goals = tasks.sample(kshot.variant(POINT), "test", n, 1).goal
+        self._runs += 1
+
+
+def test_nobody_knows_the_fresh_tasks():
+    result = kshot.evaluate(Memoriser(), POINT, episodes=1, num_tasks=40)
+    agent, other = Memoriser(), Memoriser()
+    assert verification.verify(result, agent).fresh == "differs"
+    assert verification.verify(result, other, fresh_seed=1).fresh == "same"
+    seeds = {verification.verify(result, Memoriser()).fresh_detail.split(":")[0] for _ in range(2)}
+    assert len(seeds) == 2
+
+
+def test_a_fresh_seed_repeats_a_verdict(base):
+    first = verification.verify(base)
+    seed = int(first.fresh_detail.split(":")[0].removeprefix("seed "))
+    assert verification.verify(base, fresh_seed=seed) == first
+    for bad in (0, -1, 2**63):
+        with pytest.raises(ValueError, match="fresh_seed"):
+            verification.verify(base, fresh_seed=bad)
+
+
 def test_verify_finds_an_agent_fitted_to_the_frozen_tasks():
     verdict = verification.verify(kshot.evaluate(Cheat(), POINT, episodes=1, num_tasks=40), Cheat())
     assert (verdict.again, verdict.fresh, verdict.ok) == ("bit for bit", "differs", False)
 
 
-def test_a_fresh_draw_differs_one_time_in_a_hundred():
-    # The same agent at 60 evaluation seeds: more than 4 of 60 has a probability of 0.0003.
-    seeds = range(60)
-    found = [verification.verify(kshot.evaluate(still, POINT, episodes=1, num_tasks=20, seed=s), still) for s in seeds]
-    assert sum(verdict.fresh == "differs" for verdict in found) <= 4
-    assert len({verdict.fresh_detail for verdict in found}) == 60  # each draws tasks of its own
+def test_an_honest_agent_differs_from_two_draws_one_time_in_a_thousand():
+    result = kshot.evaluate(still, POINT, episodes=1, num_tasks=20)
+    found = [verification.verify(result, still, fresh_seed=1 + 10 * s) for s in range(300)]
+    once = [verdict for verdict in found if verdict.fresh_detail.count("seed") == 2]
+    assert once  # one draw differs where two do not
+    assert sum(verdict.fresh == "differs" for verdict in found) < len(once)
+    assert len({verdict.fresh_detail for verdict in found}) == 300  # each draws tasks of its own
 
 
 def test_a_finite_law_has_no_fresh_tasks():

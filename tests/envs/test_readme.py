@@ -30,6 +30,7 @@ def test_its_python_runs(folder):
 
 def test_a_users_path(folder):
     (training,) = [block for block in PYTHON if "export_policy" in block]
+    assert "import gymnasium" in training  # it stands alone
     (commands,) = [block.splitlines() for block in SHELL if "ppo.safetensors" in block]
     assert len([line for line in training.splitlines() if line]) <= 12
     assert len(commands) <= 5
@@ -47,6 +48,7 @@ def test_a_users_path(folder):
     assert "| 20,800 |" in page  # training steps: 13 rollouts of 1,600
     pictures = {p.name for p in (folder / "mine").glob("*.svg")}
     assert pictures == {
+        "PointGoal-v0-train-adaptation.svg",
         "PointGoal-v0-test-adaptation.svg",
         "PointGoal-v0-ood-far-adaptation.svg",
         "PointGoal-v0-gaps.svg",

@@ -7,8 +7,11 @@ import pytest
 
 import kshot
 from kshot import leaderboard, page, published, references
+from kshot.agents import make_agent
 from kshot.agents.policy import Header, save_policy
-from kshot.results import Result
+from kshot.results import Result, ResultError
+
+MDP = "kshot/TabularMDP-n10-v0"
 
 
 def labels(id, folder):
@@ -49,7 +52,7 @@ def test_references_are_made_once_and_again_when_asked(tmp_path):
 def test_settings_make_another_reference(tmp_path):
     v = kshot.variant("TabularMDP-n10-v0")
     one = references.Reference("psrl", {"prior": 0.0})
-    result = references._evaluated(one, v, "ood-rich", tmp_path, None)
+    result = references.evaluate_reference(one, v, "ood-rich", tmp_path, None)
     assert result.agent.config == {"prior": 0.0}
     assert one.label == "psrl-prior0"
     assert result.returns != kshot.evaluate("psrl", v.id, split="ood-rich").returns
@@ -70,6 +73,36 @@ def test_the_oracle_is_a_policy_file_among_the_results(tmp_path):
     assert reference.label == "oracle"
 
 
+def test_a_new_oracle_makes_old_results_stale(tmp_path, monkeypatch):
+    v = kshot.variant("AntDir-v0")
+    path = references.oracle_path(v, tmp_path)
+    short = references.evaluate
+    monkeypatch.setattr(references, "evaluate", lambda *a, **k: short(*a, **k, episodes=1, num_tasks=2))
+
+    def train(value):
+        inputs = v.observation_space.shape[0] + sum(int(np.prod(law.shape)) for law in v.train.values())
+        header = Header(
+            name="oracle", variant=v.id, activation="tanh", output="action", sees_task=True, training_steps=7
+        )
+        save_policy(path, header, {"0.weight": np.zeros((8, inputs)), "0.bias": np.full(8, value)})
+
+    train(0.0)
+    assert len(list(references.make(v, tmp_path, only="oracle"))) == len(v.scored_splits)
+    assert list(references.make(v, tmp_path, only="oracle")) == []
+    assert len(leaderboard.load_all(tmp_path)) == len(v.scored_splits)
+    train(0.1)
+    with pytest.raises(ResultError, match=r"AntDir-v0-.*\.json is of an oracle whose policy file is not beside it"):
+        leaderboard.load_all(tmp_path)
+    assert len(list(references.make(v, tmp_path, only="oracle"))) == len(v.scored_splits)
+    assert len(leaderboard.load_all(tmp_path)) == len(v.scored_splits)
+
+
+def test_every_label_is_known_beforehand(tmp_path):
+    some = [kshot.variant(id) for id in ("GridNav-v0", "HalfCheetahVel-v0", "Bandit-k5n10-v0", MDP)]
+    made = {r.label for v in some for r in references.references(v, tmp_path)}
+    assert made | {"oracle"} == references.all_labels()
+
+
 def test_every_published_figure_is_of_a_variant_and_an_agent_that_exist():
     from kshot.agents import shipped_names
 
@@ -80,7 +113,7 @@ def test_every_published_figure_is_of_a_variant_and_an_agent_that_exist():
     assert published.figures("kshot/Bandit-k5n10-v0", "ucb1")[0].value == 6.7
     assert published.figures("kshot/TabularMDP-n10-v0", "rl2")[0].value == 156.2
     maml = published.figures("kshot/PointGoal-maml-v0", "maml")
-    assert {b: f.value for b, f in maml.items()} == {0: -40.41, 20: -11.68, 40: -3.33, 60: -3.23}
+    assert {b: f.value for b, f in maml.items()} == {0: -40.41, 40: -11.68, 80: -3.33, 120: -3.23}
     assert published.figures("kshot/PointGoal-v0", "maml") == {}
 
 
@@ -92,4 +125,8 @@ def test_published_figures_stand_beside_rows():
     assert row.endswith("| 6.7: RL² (1611.02779) table 1 |")
     (other,) = [line for line in text.splitlines() if line.startswith("| ") and "`constant`" in line]
     assert other.endswith("| – |")
+    prior = {p: make_agent("psrl", kshot.variant(MDP), 0, prior=p) for p in (0.0, 1.0)}
+    text = page.markdown([kshot.evaluate(agent, MDP, num_tasks=20) for agent in prior.values()])
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "`psrl`" in line]
+    assert sorted("RL²" in row for row in rows) == [False, True]
     assert "published, on test" not in page.markdown([kshot.evaluate("expert", "GridNav-v0", episodes=1)])

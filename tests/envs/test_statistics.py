@@ -112,8 +112,8 @@ def test_iqm_is_scipys_trimmed_mean(shape):
 
 
 @pytest.mark.parametrize("freedom", [1, 1.5, 2, 4, 7.3, 39, 999, 9_999])
-def test_t_quantile_is_scipys(freedom):
-    assert ks._t_quantile(0.975, freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-3)
+def testt_quantile_is_scipys(freedom):
+    assert ks.t_quantile(0.975, freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-3)
 
 
 def test_weighted_iqm_is_the_iqm_of_the_repeated_rows_and_columns():
