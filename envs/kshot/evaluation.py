@@ -237,6 +237,7 @@ def play(agent: Agent, engine: Engine) -> Generator[float, None, _Round]:
             successes |= out.metrics["success"] & active
         terminated, truncated = out.terminated & active, out.truncated & active
         next_observation = engine.observe()
+        following = next_observation.copy()
         # What the agent is given is its own: nothing that it writes reaches the protocol.
         agent.observe(
             Experience(
@@ -245,7 +246,7 @@ def play(agent: Agent, engine: Engine) -> Generator[float, None, _Round]:
         )
         active = active & ~(terminated | truncated)
         everyone = bool(active.all())
-        observation = engine.observe()
+        observation = following
         yield (t + 1) / horizon
         if not active.any():
             break

@@ -84,14 +84,18 @@ class RandomAgent(Memoryless):
     def __init__(self, variant: Variant, seed: int = 0) -> None:
         """Take the action space of a variant."""
         self._space, self._generator = variant.action_space, np.random.default_rng(seed)
+        if isinstance(self._space, spaces.Box):
+            self._low = self._space.low.astype(np.float64)
+            self._range = self._space.high - self._low
 
     def act(self, observation: np.ndarray) -> np.ndarray:
         """Draw an action a row."""
         if isinstance(self._space, spaces.Discrete):
             return self._generator.integers(self._space.n, size=len(observation))
-        assert isinstance(self._space, spaces.Box)
-        shape = (len(observation), *self._space.shape)
-        return self._generator.uniform(self._space.low, self._space.high, shape).astype(np.float32)
+        # As Generator.uniform draws, which is slow where its bounds are arrays.
+        u = self._generator.random((len(observation), *self._low.shape))
+        drawn: np.ndarray = (self._low + self._range * u).astype(np.float32)
+        return drawn
 
 
 class ConstantAgent(Memoryless):
