@@ -1,4 +1,4 @@
-"""Write what is generated: docs/variants.md, docs/classical-learners.md, docs/families.png, the tables in README.md."""
+"""Write what is generated: docs/variants.md, docs/classical-learners.md, docs/families.png, tables in other pages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import classical  # beside this file
 
-from kshot import VARIANTS, Variant, cards
+from kshot import VARIANTS, Variant, cards, evaluation, leaderboard, results, verification
 from kshot.demo import demo_picture
 
 ROOT = Path(__file__).parent.parent
@@ -45,11 +45,38 @@ def speed_table() -> str:
     return cards.markdown_table(rows)
 
 
-def readme(text: str) -> str:
-    """Return README.md with the tables of today."""
-    for name, table in (("families", family_table()), ("speed", speed_table())):
+def numbers_table() -> str:
+    """Return the numbers of the protocol, from where they stand."""
+    kinds = {"ships": "an agent that ships", "file": "a policy file", "other": "any other agent"}
+    rows = [
+        ["number", "value"],
+        ["budgets, where a variant names none", ", ".join(map(str, Variant.__dataclass_fields__["budgets"].default))],
+        ["episodes of an evaluation at most, on `test`", f"{evaluation.TEST_EPISODES:,}"],
+        ["the same on other splits", f"{evaluation.OTHER_EPISODES:,}, and {evaluation.OTHER_TASKS:,} tasks"],
+        ["episodes over all tasks of an agent that does not adapt", f"{evaluation.LEVEL_EPISODES}, or one a task"],
+        ["significant digits of a return", f"{results.DIGITS}"],
+        ["training runs below which a row is provisional", f"{leaderboard.MIN_SEEDS}"],
+        ["bytes of a policy file on the leaderboard at most", f"{leaderboard.MAX_CHECKPOINT:,}"],
+        *(
+            [f"run again, analytic: a return, of the largest, for {kinds[kind]}", f"{x:g}"]
+            for kind, x in verification.FLOORS.items()
+        ),
+        ["run again, MuJoCo: of the mean", f"{verification.TOLERANCE:g}"],
+        ["run again, MuJoCo: of the spread between tasks", f"{verification.OF_SPREAD:g}"],
+        ["run again, MuJoCo: standard errors by noise between episodes", f"{verification.OF_NOISE:g}"],
+        ["fresh tasks: level of the test", f"{verification.ALPHA:g}"],
+    ]
+    return cards.markdown_table(rows)
+
+
+def filled(text: str) -> str:
+    """Return a page with the tables of today."""
+    tables = {"families": family_table, "speed": speed_table, "numbers": numbers_table}
+    for name, table in tables.items():
         begin = BEGIN.format(name)
-        text = re.sub(re.escape(begin) + ".*?" + re.escape(END), lambda _, t=begin + table + END: t, text, flags=re.S)
+        if begin in text:
+            whole = begin + table() + END
+            text = re.sub(re.escape(begin) + ".*?" + re.escape(END), lambda _, t=whole: t, text, flags=re.S)
     return text
 
 
@@ -58,7 +85,7 @@ def main() -> None:
     pages = {
         ROOT / "docs/variants.md": variants_page(),
         ROOT / "docs/classical-learners.md": classical.page(ROOT / "baselines/results"),
-        ROOT / "README.md": readme((ROOT / "README.md").read_text()),
+        **{page: filled(page.read_text()) for page in (ROOT / "README.md", ROOT / "docs/protocol.md")},
     }
     stale = [p.name for p, text in pages.items() if not p.exists() or p.read_text() != text]
     if "--check" in sys.argv:

@@ -21,6 +21,7 @@ def oracle(
     id: Id,
     steps: Annotated[int | None, typer.Option(min=1, help="of the environment; by default those of the config")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    like: Annotated[str | None, typer.Option(help="carry the oracle of this variant over instead of training")] = None,
     folder: Annotated[Path, typer.Option(help="where results are kept")] = RESULTS,
 ) -> None:
     """Train the oracle of a variant without a closed form: PPO that sees the task, on the laws of all its splits."""
@@ -28,6 +29,12 @@ def oracle(
         v = kshot.variant(id)
         if v.family.expert is not None:
             raise ValueError(f"{v.id} has an expert in closed form: `kshot references {v.label} --agent expert`")
+        if like is not None:
+            from kshot_baselines.carry import carry
+
+            source = kshot.variant(like)
+            print(carry(oracle_path(source, folder), source, v, oracle_path(v, folder)))
+            return
         from kshot_baselines import oracle as method
 
         config = method.Config() if steps is None else method.Config(steps=steps)

@@ -23,6 +23,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from kshot import tasks
 from kshot.agents.sb3 import export_policy
 from kshot.family import Variant
+from kshot.leaderboard import ORACLE
 from kshot.sb3 import as_sb3_vecenv
 from kshot.wrappers import VectorTaskInObservation
 
@@ -86,7 +87,7 @@ def train(
 def write(model: PPO, variant: Variant, path: Path, config: Config, seed: int) -> None:
     """Write a trained oracle as a policy file, with its settings."""
     settings = {"algorithm": "PPO", **asdict(config), "seed": seed}
-    export_policy(model, path, variant.id, name="oracle", sees_task=True, config=settings)
+    export_policy(model, path, variant.id, name=ORACLE, sees_task=True, config=settings)
 
 
 def union(variant: Variant, n: int, seed: int) -> Any:

@@ -48,7 +48,7 @@ def card(variant: Variant) -> str:
     lines += [f"- **{name}**: {value}" for name, value in facts.items() if value]
     lines += ["", "| split | kind | law | frozen tasks | about |", "| --- | --- | --- | --- | --- |"]
     lines += [
-        f"| `{name}` | {split.kind} | {law(split)} | {frozen_size(variant, split)} | {about(variant, name, split)} |"
+        f"| `{name}` | {split.kind} | {law(split)} | {frozen_size(variant, name)} | {about(variant, name, split)} |"
         for name, split in variant.splits.items()
     ]
     return "\n".join(lines) + "\n"
@@ -79,10 +79,10 @@ def law(split: Split) -> str:
     )
 
 
-def frozen_size(variant: Variant, split: Split) -> str:
-    """Return how many tasks the frozen set holds."""
-    values = joint_values(split.law)
-    return str(variant.frozen_tasks) if values is None else f"{len(next(iter(values.values())))} (all)"
+def frozen_size(variant: Variant, split: str) -> str:
+    """Return how many tasks the frozen set holds, and whether these are all."""
+    complete = joint_values(variant.split(split).law) is not None
+    return f"{tasks.frozen_size(variant, split)}{' (all)' * complete}"
 
 
 def about(variant: Variant, name: str, split: Split) -> str:

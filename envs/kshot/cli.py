@@ -1,11 +1,10 @@
-"""The command line: `kshot list`, `show`, `evaluate`, `watch`, `leaderboard`, `verify`, `submit`, `plot`, `demo`."""
+"""The command line, `kshot`."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import math
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -135,10 +134,11 @@ def watch(
     ] = None,
 ) -> None:
     """Film an agent on one frozen task."""
+    from kshot.leaderboard import safe_name
     from kshot.rendering.video import write_video
 
     v = _find(id)
-    path = output or Path(f"{v.label}-{_file_name(agent)}.mp4")
+    path = output or Path(f"{v.label}-{safe_name(agent)}.mp4")
     with clear_errors():
         size = len(tasks.frozen(v, split)[0])
         if task >= size:
@@ -280,9 +280,9 @@ def plot(
 
 def _save(result: Result, folder: Path) -> Path:
     """Write a result under a name of its own: what another evaluation left there stays."""
-    from kshot.leaderboard import evidence
+    from kshot.leaderboard import evidence, safe_name
 
-    label, who = result.variant.removeprefix("kshot/"), _file_name(result.agent.name)
+    label, who = result.variant.removeprefix("kshot/"), safe_name(result.agent.name) or "agent"
     stem = f"{label}-{result.split}-{who}-seed{result.seed}"
     for name in itertools.chain([stem], (f"{stem}-{i}" for i in itertools.count(2))):
         path = folder / f"{name}.json"
@@ -388,11 +388,6 @@ def _is_foreign(error: BaseException) -> bool:
     file = "" if where is None else where.tb_frame.f_code.co_filename
     own = any(str(folder) in file for folder in _OWN)
     return not own and not any(part in file for part in ("site-packages", "lib/python", "<frozen"))
-
-
-def _file_name(name: str) -> str:
-    """Return a name without what a file name may not hold."""
-    return re.sub(r"[^\w.-]+", "-", name)
 
 
 @app.callback()

@@ -6,7 +6,8 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,54 +76,46 @@ def evaluate(
     v = find_variant(id)
     seed = _count("seed", seed, 0, None, least=0)
     who = make_agent(agent, v, seed)
+    with closing(who):
+        card = _card(who, v)
+        task = tasks.frozen(v, split)
+        n = _count("num_tasks", num_tasks, default_tasks(v, split, len(task[0])), len(task[0]))
+        task = tasks.take(task, slice(0, n))
+        rounds = math.ceil(_count("episodes", episodes, default_episodes(v, n, card.adapts), None) / card.round)
+        order = np.random.default_rng(seed).permutation(n)
+        seeds = random.row_seeds(seed, n)
+        turns = np.array_split(order, math.ceil(n * card.round / MAX_ROWS))
+        done: list[tuple[np.ndarray, list[_Round]]] = []
+        updates: list[int | None] = []
+        for i, turn in enumerate(turns):
+            report = None if progress is None else part(progress, i, len(turns))
+            chosen = tasks.take(task, turn)
+            done.append((turn, run(who, v, split, chosen, seeds[turn], card.round, rounds, threads, report)))
+            updates.append(getattr(who, "first_update", 0))
+        updated = None if None in updates else max(u for u in updates if u is not None)
+        found = _tables(done, n, card.round, v)
+        return Result(
+            variant=v.id,
+            split=split,
+            agent=card.model_copy(update={"first_update": updated}),
+            seed=seed,
+            tasks=TaskSet(n=n, sha256=tasks.digest(task)),
+            episodes=rounds * card.round,
+            **found,
+            **provenance(),
+            seconds=time.perf_counter() - begun,
+        )
+
+
+@contextmanager
+def closing(agent: Agent) -> Iterator[None]:
+    """Call an agent's `close` at the end, also after an error, where it has one."""
     try:
-        return _evaluated(who, v, split, episodes, seed, num_tasks, threads, progress, begun)
+        yield
     finally:
-        close = getattr(who, "close", None)
+        close = getattr(agent, "close", None)
         if callable(close):
             close()
-
-
-def _evaluated(
-    who: Agent,
-    v: Variant,
-    split: str,
-    episodes: int | None,
-    seed: int,
-    num_tasks: int | None,
-    threads: int,
-    progress: Callable[[float], None] | None,
-    begun: float,
-) -> Result:
-    """Return the result of an agent, with the errors of `evaluate`."""
-    card = _card(who, v)
-    task = tasks.frozen(v, split)
-    n = _count("num_tasks", num_tasks, default_tasks(v, split, len(task[0])), len(task[0]))
-    task = tasks.take(task, slice(0, n))
-    rounds = math.ceil(_count("episodes", episodes, default_episodes(v, n, card.adapts), None) / card.round)
-    order = np.random.default_rng(seed).permutation(n)
-    seeds = random.row_seeds(seed, n)
-    turns = np.array_split(order, math.ceil(n * card.round / MAX_ROWS))
-    done: list[tuple[np.ndarray, list[_Round]]] = []
-    updates: list[int | None] = []
-    for i, turn in enumerate(turns):
-        report = None if progress is None else part(progress, i, len(turns))
-        chosen = tasks.take(task, turn)
-        done.append((turn, run(who, v, split, chosen, seeds[turn], card.round, rounds, threads, report)))
-        updates.append(getattr(who, "first_update", 0))
-    updated = None if None in updates else max(u for u in updates if u is not None)
-    found = _tables(done, n, card.round, v)
-    return Result(
-        variant=v.id,
-        split=split,
-        agent=card.model_copy(update={"first_update": updated}),
-        seed=seed,
-        tasks=TaskSet(n=n, sha256=tasks.digest(task)),
-        episodes=rounds * card.round,
-        **found,
-        **provenance(),
-        seconds=time.perf_counter() - begun,
-    )
 
 
 def _card(agent: Agent, variant: Variant) -> AgentCard:

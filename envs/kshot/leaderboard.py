@@ -92,7 +92,7 @@ def load(path: str | os.PathLike[str]) -> Result:
         v.split(result.split)
     except (KeyError, ValueError) as error:
         raise ResultError(f"{path} is of another version of kshot: {error.args[0]}") from error
-    whole = frozen_size(v, result.split)
+    whole = tasks.frozen_size(v, result.split)
     if v.id != result.variant:
         raise ResultError(f"{path}: variant is {result.variant!r}; expected {v.id!r}")
     if result.tasks.n > whole:
@@ -129,7 +129,7 @@ def submit(path: str | os.PathLike[str], folder: str | os.PathLike[str], *, refe
     """
     result = load(path)
     agent = result.agent
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", agent.name).strip(".-")
+    name = safe_name(agent.name)
     if not name:
         raise ResultError(f"{path}: the agent's name {agent.name!r} has no letter or digit; name it")
     if not reference and (agent.privileged or name.lower() in _reserved()):
@@ -215,6 +215,11 @@ def other_key(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     return next(differ, None)
 
 
+def safe_name(name: str) -> str:
+    """Return a name without what a file's may not hold: letters and digits of ASCII, dots, dashes and underscores."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")
+
+
 def file_name(result: Result) -> str:
     """Return what a result's file is called among those of its agent."""
     return f"{result.variant.removeprefix('kshot/')}-{result.split}-seed{result.seed}.json"
@@ -236,21 +241,15 @@ def sha256_of(path: Path) -> str | None:
         return None
 
 
-def frozen_size(variant: Variant, split: str) -> int:
-    """Return how many tasks a frozen set has."""
-    values = joint_values(variant.split(split).law)
-    return variant.frozen_tasks if values is None else len(next(iter(values.values())))
-
-
 def scored_size(variant: Variant, split: str) -> int:
     """Return how many tasks of a frozen set are scored if nobody says."""
-    return evaluation.default_tasks(variant, split, frozen_size(variant, split))
+    return evaluation.default_tasks(variant, split, tasks.frozen_size(variant, split))
 
 
 def is_sample(variant: str, split: str, n: int) -> bool:
     """Return whether the first n frozen tasks are a sample of their law, not all of it."""
     v = find_variant(variant)
-    return joint_values(v.split(split).law) is None or n < frozen_size(v, split)
+    return joint_values(v.split(split).law) is None or n < tasks.frozen_size(v, split)
 
 
 def groups(results: Sequence[Result]) -> dict[SplitKey, dict[str, Group]]:

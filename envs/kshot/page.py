@@ -67,7 +67,10 @@ def _section(variant: Variant, found: list[Row]) -> str:
 def _paper(variant: Variant, row: Row) -> str:
     """Return the published figures that a row stands beside, and where they are from."""
     found = published.figures(variant.id, row.agent.name, row.agent.config)
-    parts = [f"{x.value:g}{'' if b == 0 else f' after {b}'}" for b, x in sorted(found.items())]
+    parts = [
+        f"{x.value:g}{'' if x.error is None else f' ± {x.error:g}'}{'' if b == 0 else f' after {b}'}"
+        for b, x in sorted(found.items())
+    ]
     return f"{', '.join(parts)}: {found[min(found)].source}" if parts else ""
 
 

@@ -5,6 +5,7 @@ They need Matplotlib, which is imported when a picture is drawn. Colours are Oka
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from kshot import tasks
 from kshot.leaderboard import MIN_SEEDS, Group, groups, is_sample, reference_means, scores, summary
 from kshot.registry import variant as find_variant
 from kshot.results import Result
@@ -367,11 +369,9 @@ def _write(figure: Figure, path: str | os.PathLike[str]) -> Path:
     """Write a picture, atomically, without the time of day."""
     import matplotlib as mpl
 
-    target = Path(path)
+    target, data = Path(path), io.BytesIO()
     kind = target.suffix[1:]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     with mpl.rc_context(_STYLE):  # type: ignore[arg-type]
-        figure.savefig(partial, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else {"Software": None})
-    os.replace(partial, target)
+        figure.savefig(data, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else {"Software": None})
+    tasks.write_bytes(target, data.getvalue())
     return target

@@ -223,6 +223,12 @@ def _checked_frozen(variant: Variant, split: str, path: Path) -> Task:
     return task
 
 
+def frozen_size(variant: Variant, split: str) -> int:
+    """Return how many tasks a frozen set has: all of a finite law, else `variant.frozen_tasks`."""
+    values = joint_values(variant.split(split).law)
+    return variant.frozen_tasks if values is None else len(next(iter(values.values())))
+
+
 def draw_frozen(variant: Variant, split: str) -> Task:
     """Draw a split's frozen set: every task of a finite law, else `variant.frozen_tasks` of seed 0."""
     values = joint_values(variant.split(split).law)

@@ -6,6 +6,7 @@ import math
 import os
 import secrets
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -13,7 +14,6 @@ import numpy as np
 
 from kshot import evaluation, random, statistics, tasks
 from kshot.agents import Agent, make_agent
-from kshot.family import Variant
 from kshot.leaderboard import UNTRAINED, checkpoint, is_sample, load, other_key
 from kshot.registry import variant as find_variant
 from kshot.results import Result
@@ -29,6 +29,7 @@ CHANCE = 0.0027  # two-sided, of 3 standard errors of a normal
 OF_SPREAD, OF_NOISE = 0.5, 2.5
 Outcome: TypeAlias = Literal["bit for bit", "within tolerance", "differs"]
 Fresh: TypeAlias = Literal["same", "differs", "not drawn"]
+Progress: TypeAlias = Callable[[float], None] | None
 Kind: TypeAlias = Literal["ships", "file", "other"]  # what an agent is made from
 
 
@@ -70,13 +71,13 @@ def verify(
     The config must be that of the agent made again, where it ships or is a policy file. On analytic families all
     successes and lengths must be the same, and every return to `FLOORS`. On MuJoCo, whose last digits depend on the
     processor and whose bodies are chaotic, runs are compared task by task: the mean difference of every episode, and
-    of all together, is within 1 % of the mean or 3 paired standard errors (more where many episodes are compared:
-    0.27 % for all together), that of successes and lengths within the latter; and what a task's mean differs by, as
-    a root mean square over tasks, is within half the spread between tasks, or 2.5 standard errors of such a mean
-    by the noise between its episodes, or 1 % of the mean.
+    of all together, is within `TOLERANCE` of the mean or 3 paired standard errors (more where many episodes are
+    compared: `CHANCE` for all together), that of successes and lengths within the latter; and what a task's mean
+    differs by, as a root mean square over tasks, is within `OF_SPREAD` of the spread between tasks, or `OF_NOISE`
+    standard errors of such a mean by the noise between its episodes, or `TOLERANCE` of the mean.
 
-    The fresh tasks' seed is from the operating system, so no training run can have had them. Welch's test at
-    level 0.01 compares their mean return with the frozen tasks'; where it differs, a second, independent draw, of the
+    The fresh tasks' seed is from the operating system, so no training run can have had them. Welch's test at level
+    `ALPHA` compares their mean return with the frozen tasks'; where it differs, a second, independent draw, of the
     next seed, decides: "differs" only where both do.
 
     Args:
@@ -112,7 +113,8 @@ def verify(
         )
     second = None if progress is None else evaluation.part(progress, 1, 2)
     seed = 1 + secrets.randbits(62) if fresh_seed is None else fresh_seed
-    return Verdict(*_compare_runs(old, new, kind, tolerance), *_compare_fresh(old, make, v, seed, threads, second))
+    draw = partial(_fresh, old, make, threads)
+    return Verdict(*_compare_runs(old, new, kind, tolerance), *_compare_fresh(old, draw, seed, second))
 
 
 def _maker(old: Result, path: Path | None, agent: Any) -> _Maker:
@@ -249,23 +251,18 @@ def _agreement(returns: np.ndarray) -> float:
 
 
 def _compare_fresh(
-    old: Result,
-    make: Callable[[int], Agent],
-    variant: Variant,
-    seed: int,
-    threads: int,
-    progress: Callable[[float], None] | None,
+    old: Result, draw: Callable[[int, Progress], Result], seed: int, progress: Progress
 ) -> tuple[Fresh, str]:
-    """Say whether tasks that nobody has seen score otherwise, in each of two draws."""
+    """Say whether tasks that nobody has seen score otherwise, in each of two draws: `draw` takes their seed."""
     if not is_sample(old.variant, old.split, old.tasks.n):
         return "not drawn", "the tasks are all of a finite law"
     if old.tasks.n < 2:
         return "not drawn", "one task tells nothing of its law"
-    differs, detail = _welch(old, _fresh(old, make, variant, seed, threads, progress), f"seed {seed}")
+    differs, detail = _welch(old, draw(seed, progress), f"seed {seed}")
     if not differs:
         return "same", detail
-    # An honest agent differs in one draw of 100; in both, one time in 1,000 (they share the frozen tasks).
-    both, more = _welch(old, _fresh(old, make, variant, seed + 1, threads, None), f"seed {seed + 1}")
+    # An honest agent differs in a draw now and then (`ALPHA`), in two far more rarely.
+    both, more = _welch(old, draw(seed + 1, None), f"seed {seed + 1}")
     return ("differs" if both else "same"), f"{detail}; {more}"
 
 
@@ -282,41 +279,16 @@ def _welch(old: Result, fresh: Result, what: str) -> tuple[bool, str]:
     )
 
 
-def _fresh(
-    old: Result,
-    make: Callable[[int], Agent],
-    variant: Variant,
-    seed: int,
-    threads: int,
-    progress: Callable[[float], None] | None,
-) -> Result:
+def _fresh(old: Result, make: Callable[[int], Agent], threads: int, seed: int, progress: Progress) -> Result:
     """Evaluate on as many tasks of the split's law, in the stream of a seed, with noise of its own."""
-    n, size = old.tasks.n, old.agent.round
-    task, seeds = tasks.sample(variant, old.split, n, seed), random.row_seeds(seed, n)
+    v, n, size = find_variant(old.variant), old.tasks.n, old.agent.round
+    task, seeds = tasks.sample(v, old.split, n, seed), random.row_seeds(seed, n)
     who = make(seed % 2**31)  # what a user's agent seeds may take no more bits
-    try:
-        done = _played(old, who, variant, task, seeds, threads, progress)
-    finally:
-        if callable(close := getattr(who, "close", None)):  # as `evaluate` does
-            close()
-    return old.model_copy(update={"returns": evaluation.table(done, n, size, "returns").tolist()})
-
-
-def _played(
-    old: Result,
-    who: Agent,
-    variant: Variant,
-    task: Any,
-    seeds: np.ndarray,
-    threads: int,
-    progress: Callable[[float], None] | None,
-) -> list[Any]:
-    """Run an agent on tasks in turns, as many as fit memory; return the rows and rounds of each."""
-    n, size = len(seeds), old.agent.round
     turns = np.array_split(np.arange(n), math.ceil(n * size / evaluation.MAX_ROWS))
     done = []
-    for i, turn in enumerate(turns):
-        report = None if progress is None else evaluation.part(progress, i, len(turns))
-        chosen, rounds = tasks.take(task, turn), old.episodes // size
-        done.append((turn, evaluation.run(who, variant, old.split, chosen, seeds[turn], size, rounds, threads, report)))
-    return done
+    with evaluation.closing(who):
+        for i, turn in enumerate(turns):
+            report = None if progress is None else evaluation.part(progress, i, len(turns))
+            chosen, rounds = tasks.take(task, turn), old.episodes // size
+            done.append((turn, evaluation.run(who, v, old.split, chosen, seeds[turn], size, rounds, threads, report)))
+    return old.model_copy(update={"returns": evaluation.table(done, n, size, "returns").tolist()})

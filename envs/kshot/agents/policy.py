@@ -3,7 +3,7 @@
 A safetensors file with the layers of an MLP, `0.weight` (out, in), `0.bias` (out,), `1.weight`, …, optionally
 `observation.mean` and `observation.scale` (in,), and `log_std` (out,) where actions are drawn. Its metadata has one
 key, `kshot`, a JSON `Header`. Loading one reads numbers and runs nothing. Everything is computed in float64, so
-that a score has the same digits on every machine.
+that machines differ by less than the digits that a result keeps.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from gymnasium import spaces
@@ -34,7 +34,9 @@ MAX_LAYERS = 32
 MAX_LOG_STD = 20.0
 _KEY = "kshot"  # of the metadata
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
-_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+Activation: TypeAlias = Literal["tanh", "relu", "leaky_relu", "elu", "silu"]
+Output: TypeAlias = Literal["action", "tanh", "logits"]
+_ACTIVATIONS: dict[Activation, Callable[[np.ndarray], np.ndarray]] = {
     "tanh": np.tanh,
     "relu": lambda x: np.maximum(x, 0),
     "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
@@ -56,8 +58,8 @@ class Header(BaseModel):
     format: Literal[1] = 1
     name: str = Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]*$")  # of the agent
     variant: str = Field(max_length=100)  # id of what it was trained on
-    activation: Literal["tanh", "relu", "leaky_relu", "elu", "silu"]  # after every layer but the last
-    output: Literal["action", "tanh", "logits"]  # clipped to the Box; from [-1, 1] to the Box; one a Discrete action
+    activation: Activation  # after every layer but the last
+    output: Output  # clipped to the Box; from [-1, 1] to the Box; one a Discrete action
     deterministic: bool = True  # False: actions are drawn, with `log_std` before the tanh, or by the logits
     clip: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # of the observation, once normalised
     sees_task: bool = False  # its input is the observation and then the task: an oracle

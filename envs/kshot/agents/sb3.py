@@ -24,15 +24,23 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import nn
 
 from kshot.agents import Experience, Memoryless
-from kshot.agents.policy import Header, PolicyAgent, PolicyError, PolicyFile, decode, encode, save_policy
+from kshot.agents.policy import (
+    Activation,
+    Header,
+    Output,
+    PolicyAgent,
+    PolicyError,
+    PolicyFile,
+    decode,
+    encode,
+    save_policy,
+)
 from kshot.agents.torch import Draws, digest, going_on
 from kshot.family import Variant
 from kshot.registry import variant as find_variant
 from kshot.wrappers import TrialLayout
 
-_Output = Literal["action", "tanh", "logits"]
-_Activation = Literal["tanh", "relu", "leaky_relu", "elu", "silu"]
-_ACTIVATIONS: dict[str, _Activation] = {
+_ACTIVATIONS: dict[str, Activation] = {
     "Tanh()": "tanh",
     "ReLU()": "relu",
     "LeakyReLU(negative_slope=0.01)": "leaky_relu",
@@ -40,8 +48,6 @@ _ACTIVATIONS: dict[str, _Activation] = {
     "SiLU()": "silu",
 }
 _SUPPORTED = "a policy file holds the MlpPolicy of PPO, A2C, TRPO, SAC, TQC, TD3, DDPG or DQN"
-
-
 _NOT_SETTINGS = {"num_timesteps", "seed", "verbose", "n_envs", "start_time", "tensorboard_log"}  # attributes of a model
 
 
@@ -406,12 +412,12 @@ def export_policy(
     save_policy(path, header, tensors)
 
 
-def _network(model: BaseAlgorithm) -> tuple[list[nn.Module], _Output]:
+def _network(model: BaseAlgorithm) -> tuple[list[nn.Module], Output]:
     """Return the modules from observation to action, and what comes after them."""
     policy: Any = model.policy
     who = f"a {type(model).__name__} with {type(policy).__name__}"
     modules: list[nn.Module]
-    output: _Output = "tanh"
+    output: Output = "tanh"
     if hasattr(policy, "lstm_actor"):
         raise PolicyError(f"{who} is recurrent: it has a memory, and {_SUPPORTED}")
     if hasattr(policy, "mlp_extractor"):
@@ -430,7 +436,7 @@ def _network(model: BaseAlgorithm) -> tuple[list[nn.Module], _Output]:
     return modules, output
 
 
-def _chained(modules: Sequence[nn.Module]) -> tuple[list[nn.Linear], _Activation]:
+def _chained(modules: Sequence[nn.Module]) -> tuple[list[nn.Linear], Activation]:
     """Return the layers, and the activation after all but the last."""
     linear = [type(m) is nn.Linear for m in modules]
     if len(modules) % 2 == 0 or not all(linear[::2]) or any(linear[1::2]):
@@ -444,7 +450,7 @@ def _chained(modules: Sequence[nn.Module]) -> tuple[list[nn.Linear], _Activation
     return [layer for layer in modules if isinstance(layer, nn.Linear)], between.pop()
 
 
-def _activation(module: nn.Module) -> _Activation:
+def _activation(module: nn.Module) -> Activation:
     """Return the name of an activation."""
     # As torch writes them, with their settings: an ELU of another alpha is another function.
     name = _ACTIVATIONS.get(str(module).replace(", inplace=True", "").replace("inplace=True", ""))
