@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium.error import ResetNeeded
 
@@ -48,13 +49,19 @@ class TorchEnv:
         self._steps_left = 0  # before rows that run in step end together; known without asking the device
         self._ends_early = self.variant.family.terminated is not None or self.variant.body is not None
 
-    def reset(self, seed: int | None = None) -> torch.Tensor:
-        """Start the next episode of all rows; a seed gives row i the row seed of a single env with seed + i.
+    def reset(self, seed: int | np.ndarray | None = None) -> torch.Tensor:
+        """Start the next episode of all rows.
+
+        Args:
+            seed: gives row i the row seed of a single env with seed + i. An array, (N,) uint64, is the row seeds
+                themselves, as `random.row_seeds` makes them of a run's seed.
 
         Returns:
             Observations, (N, k) float32.
         """
-        if seed is not None:
+        if isinstance(seed, np.ndarray):
+            self.engine.reseed(None, seed)
+        elif seed is not None:
             self.engine.reseed(None, random.gymnasium_row_seeds(range(seed, seed + self.num_envs)))
         elif not self._started:
             self.engine.reseed(None, random.row_seeds(secrets.randbits(63), self.num_envs))

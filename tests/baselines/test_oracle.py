@@ -28,7 +28,7 @@ def test_tasks_come_in_equal_parts_from_every_law():
 
 def test_an_oracle_learns_and_is_written_down(tmp_path):
     v = kshot.variant("PointGoal-v0")
-    config = oracle.Config(steps=60_000, rows=32, hidden=(32, 32), tasks=500)
+    config = oracle.Config(steps=60_000, rows=32, hidden=(32, 32), minibatches=4, learning_rate=3e-3)
     seen = []
     path = oracle.train(v, oracle_path(v, tmp_path), config, seed=0, progress=seen.append)
     assert seen[-1] == 1
