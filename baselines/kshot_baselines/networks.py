@@ -80,6 +80,12 @@ class ActorCritic(nn.Module):
         x, parts = self.inputs.normalise(x), torch.split(memory, self.memory_sizes, -1)
         return self._output([body.unroll(x, start, part) for body, part in zip(self._bodies, parts, strict=True)])
 
+    def unroll_value(self, x: torch.Tensor, start: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+        """Return the value alone, (steps, rows), of what `unroll` takes."""
+        part = torch.split(memory, self.memory_sizes, -1)[-1]
+        value: torch.Tensor = self.value(self._bodies[-1].unroll(self.inputs.normalise(x), start, part)).squeeze(-1)
+        return value
+
     def _output(self, features: list[torch.Tensor]) -> Output:
         y = self.policy(features[0])
         return Output(self.distribution(y), self.value(features[-1]).squeeze(-1))
@@ -153,6 +159,14 @@ def linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
     nn.init.orthogonal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def detached(policy: Distribution) -> Distribution:
+    """Return a policy that no gradient goes into."""
+    if isinstance(policy, distributions.Categorical):
+        return distributions.Categorical(logits=policy.logits.detach(), validate_args=False)
+    normal = distributions.Normal(policy.mean.detach(), policy.stddev.detach(), validate_args=False)
+    return distributions.Independent(normal, 1, validate_args=False)
 
 
 class Moments(nn.Module):

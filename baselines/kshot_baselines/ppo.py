@@ -63,14 +63,10 @@ def update(
         Means over all minibatches: `loss`, `value_loss`, `entropy`, `kl` (by the estimator ρ − 1 − log ρ) and
         `clipped`, the share of steps outside the clip.
     """
-    advantage = advantages(rollout, c.discount, c.gae_lambda)
-    returns = advantage + rollout.value_t
-    model.values.update(returns)
-    batch = _sequences(rollout, standardised(advantage), model.values.normalise(returns))
-    memory = rollout.memory_t.flatten(0, 1)
+    batch, memory = sequences(model, rollout, c)
     metrics: list[torch.Tensor] = []
     for _ in range(c.epochs):
-        for chosen in torch.randperm(len(memory), device=advantage.device).chunk(c.minibatches):
+        for chosen in torch.randperm(len(memory), device=memory.device).chunk(c.minibatches):
             loss, found = _loss(model, Sequences(*(x[:, chosen] for x in batch)), memory[chosen], c)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]  # its stub has no types
@@ -92,10 +88,19 @@ class Sequences(NamedTuple):
     target: torch.Tensor
 
 
-def _sequences(r: Rollout, advantage: torch.Tensor, target: torch.Tensor) -> Sequences:
-    """Cut a rollout into its sequences."""
-    parts = (r.input_t, r.start_t, r.action_t, r.log_prob_t, advantage, target)
-    return Sequences(*(folded(x, len(advantage) // len(r.memory_t)) for x in parts))
+def sequences(model: ActorCritic, rollout: Rollout, c: Settings) -> tuple[Sequences, torch.Tensor]:
+    """Return a rollout cut into its sequences and the memories they start with, (n, memory).
+
+    Advantages are standardised over all steps; the targets are returns, normalised by the model's moments of values,
+    which take these in first.
+    """
+    advantage = advantages(rollout, c.discount, c.gae_lambda)
+    returns = advantage + rollout.value_t
+    model.values.update(returns)
+    r, target = rollout, model.values.normalise(returns)
+    parts = (r.input_t, r.start_t, r.action_t, r.log_prob_t, standardised(advantage), target)
+    length = len(advantage) // len(r.memory_t)
+    return Sequences(*(folded(x, length) for x in parts)), r.memory_t.flatten(0, 1)
 
 
 def _loss(model: ActorCritic, b: Sequences, memory: torch.Tensor, c: Settings) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,7 +8,7 @@ trials, and what it is trained for is the return of the whole trial. At test the
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,14 +17,14 @@ from kshot.agents import Experience
 from kshot.agents.torch import Draws, going_on
 from kshot.family import Variant
 from kshot.torch_env import TorchEnv
-from kshot_baselines import ppo
+from kshot_baselines import ppo, trust_region
 from kshot_baselines.learner import Weights, optimiser_state, random_state, set_optimiser_state, set_random_state
 from kshot_baselines.networks import ActorCritic, Gru
 from kshot_baselines.rollout import Stream, collect, input_size, mean_return, tail
 
 
 @dataclass(frozen=True)
-class Config(ppo.Settings):
+class Config(trust_region.Settings):
     """Settings; the source is the paper's bandits (their code's mab-17) but where a comment says otherwise."""
 
     steps: int = 20_000_000  # of the environment; the paper: 250,000 a batch, hundreds of batches
@@ -42,6 +42,10 @@ class Config(ppo.Settings):
     value_cost: float = 0.5  # no paper value: theirs is another network
     entropy_cost: float = 0.0
     max_grad_norm: float = 1.0  # theirs: 40
+    update: Literal["ppo", "trpo"] = "ppo"  # trpo, as in the paper, wants shared=False
+    max_kl: float = 0.01  # of TRPO
+    cg_iterations: int = 10
+    damping: float = 1e-5
     truncate: int = 0  # steps of back-propagation; 0: through the whole trial
     log_std: float = 0.0  # at the start, of continuous actions
 
@@ -73,7 +77,8 @@ class Learner:
         length = v.horizon * v.trial
         rollout, self._memory = collect(self._stream, net, self._memory, length, c.truncate, over_trial=True)
         self.steps += length * c.rows
-        metrics = ppo.update(net, self._optimiser, rollout, c)
+        update = ppo.update if c.update == "ppo" else trust_region.update
+        metrics = update(net, self._optimiser, rollout, c)
         if c.normalise:
             net.inputs.update(rollout.input_t)
         metrics["return"] = mean_return(rollout, v)

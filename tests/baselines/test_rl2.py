@@ -118,6 +118,27 @@ def test_a_run_goes_on_to_the_same_curve(id):
         assert torch.equal(other.weights()[k], x), k
 
 
+@pytest.mark.parametrize("id", ["Bandit-k5n10-v0", "PointSparse-v0"])
+def test_trpo_moves_the_policy_within_its_bound_and_improves_it(id):
+    v = kshot.variant(id)
+    c = replace(SMALL, update="trpo", shared=False, rows=200, epochs=1)
+    run = rl2.learner(v, c, 0, "cpu")
+    for _ in range(3):
+        before = copy.deepcopy(run.net)
+        metrics = run.iterate()
+        assert metrics["accepted"] == 1
+        assert 0.002 < metrics["kl"] <= c.max_kl
+        assert metrics["loss"] < 0  # the surrogate of the old policy is 0: advantages have mean 0
+        for name, x in run.net.named_parameters():
+            assert not torch.equal(x, before.get_parameter(name)), name
+
+
+def test_trpo_of_a_shared_body_is_refused():
+    run = rl2.learner(kshot.variant("Bandit-k5n10-v0"), replace(SMALL, update="trpo"), 0, "cpu")
+    with pytest.raises(ValueError, match="set shared=false, or update=ppo"):
+        run.iterate()
+
+
 def test_two_seeds_are_two_runs():
     v = kshot.variant("GridNav-v0")
     one, other = (rl2.learner(v, SMALL, seed, "cpu").iterate()["return"] for seed in (0, 1))
