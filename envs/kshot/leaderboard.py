@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from kshot import evaluation, statistics, tasks
-from kshot.agents import shipped_names
-from kshot.agents.policy import PolicyAgent, PolicyError, load_policy, read_file
+from kshot.agents import agent_of_file, shipped_names
+from kshot.agents.policy import PolicyError, read_file
 from kshot.family import Variant
 from kshot.laws import joint_values
 from kshot.registry import variant as find_variant
@@ -201,7 +201,7 @@ def _policy_config(result: Result, file: Path) -> dict[str, Any] | None:
     An agent of the user's own may keep its weights in a format of its own, or adapt a policy under another name.
     """
     try:
-        agent = PolicyAgent(load_policy(file), find_variant(result.variant), result.seed)
+        agent: Any = agent_of_file(file, find_variant(result.variant), result.seed)
     except PolicyError:
         return None
     return agent.config if agent.name == result.agent.name else None

@@ -50,22 +50,22 @@ _MDPS: dict[int, tuple[float, ...]] = {
 # Before, and after 1, 2, 3 gradient steps, of 20 episodes each but where `_EPISODES_A_STEP` says; means over 40 tasks.
 _STEPS: dict[tuple[str, str], tuple[tuple[float, float | None], ...]] = {
     ("PointGoal-maml", "maml"): ((-40.41, 4.0), (-11.68, 2.2), (-3.33, 0.55), (-3.23, 0.58)),
-    ("PointGoal-maml", "multitask"): ((-40.81, None), (-19.73, None), (-11.72, None), (-8.47, None)),
-    ("PointGoal-maml", "scratch"): ((-82.66, None), (-57.96, None), (-53.84, None), (-46.81, None)),
+    ("PointGoal-maml", "pretrained"): ((-40.81, None), (-19.73, None), (-11.72, None), (-8.47, None)),
+    ("PointGoal-maml", "untrained"): ((-82.66, None), (-57.96, None), (-53.84, None), (-46.81, None)),
     ("HalfCheetahVel-maml", "maml"): ((-129.5, 16.5), (-78.6, 9.9), (-66.6, 8.9), (-60.8, 8.6)),
-    ("HalfCheetahVel-maml", "multitask"): ((-158.0, None), (-135.4, None), (-128.5, None), (-133.6, None)),
-    ("HalfCheetahVel-maml", "scratch"): ((-254.8, None), (-254.3, None), (-246.8, None), (-230.8, None)),
+    ("HalfCheetahVel-maml", "pretrained"): ((-158.0, None), (-135.4, None), (-128.5, None), (-133.6, None)),
+    ("HalfCheetahVel-maml", "untrained"): ((-254.8, None), (-254.3, None), (-246.8, None), (-230.8, None)),
     ("HalfCheetahDir-maml", "maml"): ((-50.7, 5.7), (293.2, 17.0), (313.5, 16.0), (315.7, 14.0)),
-    ("HalfCheetahDir-maml", "multitask"): ((-43.0, None), (-24.8, None), (-12.9, None), (19.6, None)),
-    ("HalfCheetahDir-maml", "scratch"): ((-35.7, None), (21.8, None), (62.3, None), (86.2, None)),
+    ("HalfCheetahDir-maml", "pretrained"): ((-43.0, None), (-24.8, None), (-12.9, None), (19.6, None)),
+    ("HalfCheetahDir-maml", "untrained"): ((-35.7, None), (21.8, None), (62.3, None), (86.2, None)),
     ("AntDir-maml", "maml"): ((12.9, None), (434.4, None), (425.6, None), (411.8, None)),
-    ("AntDir-maml", "multitask"): ((3.2, None), (1.3, None), (6.5, None), (6.9, None)),
-    ("AntDir-maml", "scratch"): ((3.1, None), (9.3, None), (16.0, None), (26.1, None)),
+    ("AntDir-maml", "pretrained"): ((3.2, None), (1.3, None), (6.5, None), (6.9, None)),
+    ("AntDir-maml", "untrained"): ((3.1, None), (9.3, None), (16.0, None), (26.1, None)),
 }  # fmt: skip
 # Test batches were of 4,000 steps, for Ant's direction 8,000; there, MAML was run with 4,000 as well: the row above.
 _EPISODES_A_STEP = {
-    **{("PointGoal-maml", who): 40 for who in ("maml", "multitask", "scratch")},
-    **{("AntDir-maml", who): 40 for who in ("multitask", "scratch")},
+    **{("PointGoal-maml", who): 40 for who in ("maml", "pretrained", "untrained")},
+    **{("AntDir-maml", who): 40 for who in ("pretrained", "untrained")},
 }
 _ORACLES: dict[str, tuple[str, float, float]] = {
     "PointGoal-maml": ("expert", -2.29, 0.14),

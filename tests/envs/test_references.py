@@ -108,7 +108,7 @@ def test_every_published_figure_is_of_a_variant_and_an_agent_that_exist():
 
     for id, agent, budget in published.FIGURES:
         assert id in kshot.VARIANTS
-        assert agent in shipped_names() | {"rl2", "maml", "multitask", "scratch", "oracle"}
+        assert agent in shipped_names() | {"rl2", "maml", "pretrained", "untrained", "oracle"}
         assert budget % 20 == 0
     assert published.figures("kshot/Bandit-k5n10-v0", "ucb1")[0].value == 6.7
     assert published.figures("kshot/TabularMDP-n10-v0", "rl2")[0].value == 156.2

@@ -10,6 +10,7 @@ import os
 import sys
 import zlib
 from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -187,9 +188,9 @@ def make_agent(name: Any, variant: Variant, seed: int = 0, **settings: Any) -> A
     Args:
         name: "random", "constant", "expert", "gait", a classical learner of bandits or tabular MDPs ("ucb1",
             "thompson", "gittins", …, "psrl", "beb", …), the path of a policy file ("my/policy.safetensors"; see
-            `kshot.agents.policy`), "module:attribute" or "my/file.py:attribute", a function of observations, a
-            torch.nn.Module (see `kshot.agents.torch`), or an agent. An attribute may be any of the last three, or a
-            class that takes (variant, seed).
+            `kshot.agents.policy`) or of a checkpoint (see `agent_of_file`), "module:attribute" or
+            "my/file.py:attribute", a function of observations, a torch.nn.Module (see `kshot.agents.torch`), or an
+            agent. An attribute may be any of the last three, or a class that takes (variant, seed).
         variant: what it will act in.
         seed: of its own random choices.
         settings: of an agent that ships, or of a class: further arguments of its constructor. What `config` holds of
@@ -228,9 +229,7 @@ def _named(name: str, variant: Variant, seed: int, settings: Mapping[str, Any]) 
     if suffix == ".safetensors":
         if settings:
             raise ValueError(f"{name}: a policy file takes no settings, got {', '.join(settings)}")
-        from kshot.agents.policy import PolicyAgent, load_policy
-
-        return PolicyAgent(load_policy(name), variant, seed)
+        return agent_of_file(name, variant, seed)
     if suffix in _UNSAFE:
         raise ValueError(
             f"{name}: a file of this kind can run code when it is loaded, so kshot never loads one; write a policy "
@@ -250,6 +249,48 @@ def _named(name: str, variant: Variant, seed: int, settings: Mapping[str, Any]) 
     if isinstance(found, type):
         return _recorded(make_agent(_made(name, found, variant, seed, settings), variant, seed), settings)
     return make_agent(found, variant, seed, **settings)
+
+
+def agent_of_file(path: str | os.PathLike[str], variant: Variant, seed: int = 0) -> Agent:
+    """Return the agent of a policy file, or of a checkpoint of an installed package.
+
+    A package takes the files whose metadata has the name of one of its entry points in the group
+    `kshot.checkpoints`: a function of (path, variant, seed) that returns an agent, and raises a `PolicyError`.
+
+    Raises:
+        PolicyError: where the file cannot be read, is damaged, or does not fit the variant.
+        ImportError: where the package that reads it lacks what it needs.
+    """
+    from kshot.agents.policy import PolicyAgent, decode, read_file
+
+    path, data = Path(path), read_file(path)
+    entry = _reader(data)
+    if entry is None:
+        return PolicyAgent(decode(data, path), variant, seed)
+    try:
+        load = entry.load()
+    except ImportError as error:
+        raise ImportError(
+            f"{path} is a checkpoint of {entry.name}, which cannot be imported: {error}; for the methods of kshot: "
+            "pip install 'kshot[baselines]'"
+        ) from error
+    agent: Agent = load(path, variant, seed)
+    return agent
+
+
+def is_checkpoint(path: str | os.PathLike[str]) -> bool:
+    """Return whether an installed package reads a file, and not the suite itself; PolicyError where nobody can."""
+    from kshot.agents.policy import read_file
+
+    return _reader(read_file(path)) is not None
+
+
+def _reader(data: bytes) -> EntryPoint | None:
+    """Return the entry point of whoever reads a file's bytes; None where no metadata names one."""
+    from kshot.agents.policy import metadata_of
+
+    keys = metadata_of(data)
+    return next((entry for entry in entry_points(group="kshot.checkpoints") if entry.name in keys), None)
 
 
 def _made(name: str, maker: Callable[..., Any], variant: Variant, seed: int, settings: Mapping[str, Any]) -> Any:

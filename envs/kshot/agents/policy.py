@@ -223,7 +223,7 @@ def decode(data: bytes, path: Path) -> PolicyFile:
 
     try:
         found = deserialize(data)  # type: ignore[no-untyped-call]  # its stub has no types
-        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
+        metadata = metadata_of(data)
     except (SafetensorError, ValueError, RecursionError) as error:
         raise PolicyError(f"{path} is not a safetensors file, or is damaged: {error}") from error
     header = _header(metadata, path)
@@ -232,6 +232,16 @@ def decode(data: bytes, path: Path) -> PolicyFile:
     if problem:
         raise PolicyError(f"{path}: {problem}")
     return PolicyFile(header, tensors, path.name, hashlib.sha256(data).hexdigest())
+
+
+def metadata_of(data: bytes) -> dict[str, str]:
+    """Return the metadata of what may be a safetensors file; empty where it has none, or is no such file."""
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        metadata = header.get("__metadata__")
+    except (AttributeError, ValueError, RecursionError):
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:

@@ -160,6 +160,7 @@ VARIANTS = (
         body=RLLAB_BODY,
         frame_skip=1,
         reset_noise=RLLAB_NOISE,
+        budgets=(0, 20, 40, 60),  # its test batches are of 4,000 steps
         note="the control cost is on the action in [-1, 1]; rllab's Ant is Gymnasium's with its time step and start",
     ),
     PROMP,

@@ -140,6 +140,7 @@ VARIANTS = (
         body=RLLAB_BODY,
         frame_skip=1,
         reset_noise=RLLAB_NOISE,
+        budgets=(0, 20, 40, 60),  # its test batches are of 4,000 steps
     ),
     replace(DEFAULT, name="promp", source="ProMP (1810.06784)", horizon=100),
     PEARL,

@@ -151,6 +151,7 @@ MAML = replace(
     constants=Constants(step=1.0, tolerance=0.01),
     train=square(0.5),
     ood=outside(0.5, 1.0),
+    budgets=(0, 40, 80, 120),  # its test batches are of 4,000 steps
 )
 VARIANTS = (
     DEFAULT,

@@ -1,0 +1,118 @@
+"""Hyperparameters: what a method's config is on a variant, written as differences from the method's defaults."""
+
+from __future__ import annotations
+
+import json
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from fnmatch import fnmatchcase
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from kshot.family import Variant
+from kshot_baselines.methods import method
+
+# By method and the variant's label, or a pattern of labels; later lines go before earlier ones.
+TABLE: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    ("rl2", "*"): {"learning_rate": 3e-3, "minibatches": 4},
+    ("rl2", "Bandit-*n10-*"): {"steps": 6_000_000},
+    ("rl2", "GridNav-*"): {"steps": 4_000_000, "rows": 500, "gae_lambda": 0.9},
+    ("rl2", "Point*"): {"steps": 4_000_000, "rows": 500, "gae_lambda": 0.9},
+    ("rl2", "TabularMDP-*"): {"rows": 500},
+}
+
+_EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def config_for(name: str, variant: Variant, overrides: Mapping[str, Any] | None = None) -> Any:
+    """Return a method's config on a variant: its defaults, the table's differences, a preset's, then overrides.
+
+    Raises:
+        ValueError: for an unknown method, or a field that the method has not or that is of another type.
+    """
+    found = method(name)
+    values = {**_of_table(found.base, variant), **found.changes}
+    if found.base != name:
+        values |= _of_table(name, variant)
+    return build(found.Config, {**values, **(overrides or {})})
+
+
+def _of_table(name: str, variant: Variant) -> dict[str, Any]:
+    """Return the table's differences for a name."""
+    values: dict[str, Any] = {}
+    for (who, pattern), changes in TABLE.items():
+        if who == name and fnmatchcase(variant.label, pattern):
+            values |= changes
+    return values
+
+
+def build(config: type[Any], values: Mapping[str, Any]) -> Any:
+    """Return a config of values as Python or JSON has them; fields that are left out have their defaults.
+
+    Raises:
+        ValueError: naming the field that there is none of, or the value that is of another type.
+    """
+    types = _types(config)
+    return config(**{key: _checked(key, value, _type_of(key, types)) for key, value in values.items()})
+
+
+def parse(config: type[Any], pairs: Iterable[str]) -> dict[str, Any]:
+    """Return key=value pairs of a command line as values of a config's fields.
+
+    Raises:
+        ValueError: for what is no pair, and as `build`.
+    """
+    found, types = {}, _types(config)
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--set {pair}: expected key=value, as --set learning_rate=0.001")
+        found[key] = _read(key, text, _type_of(key, types))
+    return found
+
+
+def text_of(value: Any) -> str:
+    """Return a value as `parse` reads it."""
+    if isinstance(value, str):
+        return value
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else json.dumps(value)
+
+
+def _types(config: type[Any]) -> dict[str, Any]:
+    hints = typing.get_type_hints(config)
+    return {field.name: hints[field.name] for field in fields(config)}
+
+
+def _type_of(key: str, types: Mapping[str, Any]) -> Any:
+    if key not in types:
+        raise ValueError(f"no setting {key!r}; expected one of {', '.join(types)}")
+    return types[key]
+
+
+def _read(key: str, text: str, hint: Any) -> Any:
+    """Return what text means for a type: JSON, a list without its brackets, or the text itself."""
+    for candidate in (text, f"[{text}]", json.dumps(text)):
+        try:
+            value = json.loads(candidate)
+            return _checked(key, value, hint)
+        except ValueError:
+            continue
+    raise ValueError(f"{key} is {text!r}; expected {_expected(hint)}")
+
+
+def _checked(key: str, value: Any, hint: Any) -> Any:
+    """Return a value of a type, strictly: no text for a number, no 1.0 for a whole one, no NaN; lists as tuples."""
+    try:
+        return TypeAdapter(hint).validate_json(json.dumps(value, allow_nan=False), strict=True)
+    except (ValidationError, TypeError, ValueError) as error:
+        raise ValueError(f"{key} is {value!r}; expected {_expected(hint)}") from error
+
+
+def _expected(hint: Any) -> str:
+    if typing.get_origin(hint) is tuple:
+        return "whole numbers, as 64,64"
+    if typing.get_origin(hint) is typing.Literal:
+        return f"one of {', '.join(map(str, typing.get_args(hint)))}"
+    return _EXPECTED.get(hint, str(hint))
