@@ -109,7 +109,7 @@ class Learner:
         memory = {name: tuple(x.to(model.device) for x in pair) for name, pair in state["memory"].items()}
         model._last_lstm_states = RNNStates(memory["policy"], memory["value"])
         self._trials.set_state(state["env"])
-        model._last_obs = state["observation"]
+        model._last_obs, model._last_episode_starts = state["observation"], state["start"]
         set_random_state(state["random"], model.device)
         np.random.set_state(state["numpy"])
 

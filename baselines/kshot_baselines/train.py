@@ -149,14 +149,12 @@ def write_weights(run: Run, steps: int, progress: Progress, path: Path) -> None:
 
 
 def _begin(run: Run, learner: Learner) -> Progress:
-    """Go on from the state in the folder, or leave the first one there."""
-    if run.state.exists():
-        state = load_state(run.state)
-        learner.set_state(state["learner"])
-        return Progress.of_state(state["progress"])
-    progress = Progress()
-    _save(run, learner, progress)
-    return progress
+    """Go on from the state in the folder, where there is one."""
+    if not run.state.exists():
+        return Progress()
+    state = load_state(run.state)
+    learner.set_state(state["learner"])
+    return Progress.of_state(state["progress"])
 
 
 def _save(run: Run, learner: Learner, progress: Progress) -> None:
@@ -165,6 +163,8 @@ def _save(run: Run, learner: Learner, progress: Progress) -> None:
 
 def _learn(run: Run, learner: Learner, progress: Progress, log: Log, stop: Stop, report: Report) -> None:
     """Iterate up to the budget, and leave the state of the end."""
+    if not run.state.exists():
+        _save(run, learner, progress)
     budget, saved, plan = run.config.steps, time.monotonic(), _plan(run, learner)
     first, begun = learner.steps, progress.seconds
     while True:

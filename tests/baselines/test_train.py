@@ -1,6 +1,8 @@
 """Training: what is stopped goes on to the same curve, val alone selects, what is done stays, what breaks says so."""
 
+import io
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -14,6 +16,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 from filelock import FileLock  # noqa: E402
+from rich.console import Console  # noqa: E402
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
@@ -408,7 +411,7 @@ def test_wandb_is_asked_for_by_name_and_takes_the_curves_of_tensorboard(run, mon
     calls, service = [], types.SimpleNamespace(finish=lambda: calls.append("finish"))
     fake = types.SimpleNamespace(init=lambda **options: calls.append(options) or service)
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    train.train(run, resume=True, wandb=True)
+    train.train(run, wandb=True)
     assert calls[0]["sync_tensorboard"] is True
     assert calls[0]["config"]["config.steps"] == 9_700
     assert calls[0]["dir"] == str(run.folder)
@@ -454,9 +457,12 @@ def test_an_experiment_stays_out_of_the_leaderboard(toy, tmp_path):
         (("toy", "PointGoal-v0", "--set", "scale=big"), "scale is 'big'; expected a number"),
         (("toy", "PointGoal-v0", "--set", "size=1"), "no setting 'size'; expected one of steps, rows"),
         (("toy", "PointGoal-v0", "--device", "abacus"), "--device abacus cannot be used here"),
+        (("toy", "PointGoal-v0", "--wandb", "--results", "r"), "pip install wandb"),
     ],
 )
-def test_mistakes_are_one_line(toy, tmp_path, words, message):
+def test_mistakes_are_one_line(toy, tmp_path, monkeypatch, words, message):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.chdir(tmp_path)
     done = invoke("train", *words, "--folder", tmp_path)
     assert done.exit_code == 2
     assert message in done.output
@@ -483,13 +489,34 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     words = ["train", "toy", "PointGoal-v0", "--set", "pause=0.05", "--folder", str(tmp_path), "--device", "cpu"]
     with subprocess.Popen([*program, *words], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        assert "train: " in process.stderr.readline()  # the first iteration is done
+        line = process.stderr.readline()  # the first iteration is done
+        assert re.fullmatch(r"toy PointGoal-v0-seed0 train: \d+ %, return -[\d.]+, val -[\d.]+, steps/s [\d,]+\n", line)
         process.send_signal(signal.SIGINT)
         told = process.stderr.read()
     assert process.returncode == 130
     assert "once more stops at once" in told
     assert f"go on with: kshot {shlex.join(words)} --resume" in told
     assert "Traceback" not in told
+
+
+def test_a_terminal_shows_a_bar_with_return_score_and_rate(monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(cli, "errors", Console(file=screen, force_terminal=True, width=120))
+    with cli._lines_of("toy") as report:
+        report(train.Status("train", 0.25, -3.5, -4.25, 12_345.6))
+    assert "25 %" in screen.getvalue()
+    assert "return -3.5, val -4.25, steps/s 12,346" in screen.getvalue()
+
+
+def test_threads_are_those_of_the_command(toy, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    words = ("train", "toy", "PointGoal-v0", "--device", "cpu", "--budget", 320, "--folder", tmp_path)
+    assert invoke(*words, "--results", tmp_path / "one").exit_code == 0
+    assert invoke(*words, "--results", tmp_path / "two", "--resume", "--threads", 2).exit_code == 0
+    assert given == [1, 2]
+    command = Result.load(tmp_path / "two" / "toy" / "PointGoal-v0-test-seed0.json").command
+    assert command == "kshot train toy PointGoal-v0 --seed 0 --device cpu --threads 2 --budget 320"
 
 
 def test_the_command_line_starts_without_torch():
