@@ -68,6 +68,7 @@ def numbers_table() -> str:
             [f"run again, analytic: a return, of the largest, for {kinds[kind]}", f"{x:g}"]
             for kind, x in verification.FLOORS.items()
         ),
+        ["run again, analytic: tasks of a checkpoint that may go another way", f"{verification.TIPPED:.0%}"],
         ["run again, MuJoCo: of the mean", f"{verification.TOLERANCE:g}"],
         ["run again, MuJoCo: of the spread between tasks", f"{verification.OF_SPREAD:g}"],
         ["run again, MuJoCo: standard errors by noise between episodes", f"{verification.OF_NOISE:g}"],
