@@ -5,7 +5,7 @@
 Settings are those that `kshot train` takes. Every line is a ratio taken within one run on two cores, one value a
 repeat; both sides of a repeat run alternately, and the median counts. On a machine with other work, `--clock processor`
 counts the seconds that all cores spent on this process, which that work disturbs less. Exit status 1 where a floor is
-missed. Where there is a GPU, its steps/s and peak memory are shown, without a floor.
+missed. Where there is a GPU, its steps/s and peak memory are shown, without a floor (`--only gpu`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from kshot_baselines.rollout import input_size
 GRID = kshot.variant("GridNav-v0")
 BANDIT = kshot.variant("Bandit-k5n10-v0")
 CHEETAH = kshot.variant("HalfCheetahVel-v0")
-CHEETAHS = 256  # rows
 VARIBAD = (
     590.0  # steps/s end to end, the most of its code's RL² and VariBAD on two such cores: measured once, by others
 )
@@ -51,6 +50,7 @@ class Clock(Enum):
     processor = "processor"
 
     def now(self) -> float:
+        """Return them, since some time."""
         return time.perf_counter() if self is Clock.wall else time.process_time()
 
 
@@ -127,7 +127,10 @@ def network_share(clock: Clock, repeats: int) -> list[float]:
 
 
 def physics_share(make: Callable[[], Learner], clock: Clock, repeats: int) -> list[float]:
-    """Return the share of an iteration inside `mujoco.batch`; a `Batch` that is timed takes the place of the real one."""
+    """Return the share of an iteration inside `mujoco.batch`.
+
+    A `Batch` that is timed takes the place of the real one. An iteration takes seconds, so that none is a warm-up.
+    """
     inside = 0.0
 
     class Timed(Batch):  # type: ignore[misc]
@@ -145,21 +148,20 @@ def physics_share(make: Callable[[], Learner], clock: Clock, repeats: int) -> li
 
     with unittest.mock.patch("kshot.physics.cpu.Batch", Timed):
         learner = make()
-        share(learner)  # warm-up
         return [share(learner) for _ in range(repeats)]
 
 
 def measure(only: str, repeats: int, clock: Clock) -> Iterator[Line]:
     """Yield one line after the other."""
 
-    def rl2_on_cheetahs() -> Learner:
-        return rl2.learner(CHEETAH, settings(CHEETAH, rows=CHEETAHS), 0, "cpu")
-
-    def maml_on_cheetahs() -> Learner:
-        return maml.learner(CHEETAH, config_for("maml", CHEETAH), 0, "cpu")
+    def on_cheetahs(method: str, **changes: Any) -> list[float]:
+        config = config_for(method, CHEETAH, changes)
+        make = {"rl2": rl2.learner, "maml": maml.learner}[method]
+        return physics_share(lambda: make(CHEETAH, config, 0, "cpu"), clock, repeats)
 
     c = settings(BANDIT)
     bandits = f"{c.rows} bandits, {c.minibatches} minibatches"
+    part = 0.25
     plan: list[tuple[Line, Callable[[], list[float]]]] = [
         (Line("GridNav: steps/s / RecurrentPPO", [], 10.0), lambda: recurrent_ppo_ratio(clock, repeats, False)),
         (
@@ -168,13 +170,11 @@ def measure(only: str, repeats: int, clock: Clock) -> Iterator[Line]:
         ),
         (Line(f"GridNav: steps/s / {VARIBAD:g}, VariBAD's code", [], 50.0), lambda: varibad_ratio(clock, repeats)),
         (Line(f"{bandits}: share of the GRU alone", [], 0.7), lambda: network_share(clock, repeats)),
+        (Line("HalfCheetahVel, RL²: share of mujoco.batch", [], 0.7), lambda: on_cheetahs("rl2", memory=64)),
+        (Line("HalfCheetahVel, MAML: share of mujoco.batch", [], 0.6), lambda: on_cheetahs("maml")),
         (
-            Line("HalfCheetahVel, RL²: share of mujoco.batch", [], 0.7),
-            lambda: physics_share(rl2_on_cheetahs, clock, repeats),
-        ),
-        (
-            Line("HalfCheetahVel, MAML: share of mujoco.batch", [], 0.6),
-            lambda: physics_share(maml_on_cheetahs, clock, repeats),
+            Line(f"HalfCheetahVel, MAML, Fisher products of {part:g}: share of mujoco.batch", [], 0.6),
+            lambda: on_cheetahs("maml", fisher_samples=part),
         ),
     ]
     for line, run in plan:
@@ -215,7 +215,7 @@ def main(
                 line.name, f"{line.median:.2f}", spread, f"≥ {line.floor:g}", "ok" if line.met else "[red]MISSED"
             )
     Console(width=110).print(table)
-    gpu = on_gpu(repeats) if torch.cuda.is_available() else {}
+    gpu = on_gpu(repeats) if torch.cuda.is_available() and only.lower() in "gpu" else {}
     for name, figures in gpu.items():
         print(f"{name} on {torch.cuda.get_device_name()}: " + ", ".join(f"{k} {x:,.0f}" for k, x in figures.items()))
     if path is not None:

@@ -60,23 +60,18 @@ class Learner:
         """Build model and rows; seeds the global generators."""
         torch.manual_seed(seed)
         np.random.seed(seed)
-        self._variant, self._trials = variant, trials_of(variant, config.rows)
+        self.steps, self._variant, self._trials = 0, variant, trials_of(variant, config.rows)
         self.model = model_of(self._trials, variant, config, device)
         self.model.env.seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))  # row i: this + i
         # As `learn` begins, so that there is a state before it.
         self.model._last_obs = self.model.env.reset()
         self.model._last_episode_starts = np.ones(config.rows, bool)
 
-    @property
-    def steps(self) -> int:
-        """Of the environment, so far."""
-        return int(self.model.num_timesteps)
-
     def iterate(self) -> dict[str, float]:
         """Let the library sample one rollout and improve on it."""
         model, sampled = self.model, _Sampled()
         model.learn(model.n_steps * model.n_envs, sampled, log_interval=None, reset_num_timesteps=False)
-        logged = model.logger.name_to_value
+        self.steps, logged = int(model.num_timesteps), model.logger.name_to_value
         metrics = {name: sign * float(logged[f"train/{theirs}"]) for name, (theirs, sign) in _METRICS.items()}
         trial = sampled.reward / max(1, sampled.trials)
         return {**metrics, "return": trial if self._variant.scored_by_trial else trial / self._variant.trial}
@@ -103,7 +98,7 @@ class Learner:
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         model = self.model
-        model.num_timesteps = state["steps"]
+        self.steps = model.num_timesteps = state["steps"]
         model.policy.load_state_dict(state["policy"])
         set_optimiser_state(model.policy.optimizer, state["optimiser"])
         memory = {name: tuple(x.to(model.device) for x in pair) for name, pair in state["memory"].items()}
