@@ -36,21 +36,21 @@ _METRICS = {"loss": ("loss", 1), "value_loss": ("value_loss", 1), "entropy": ("e
 class Config:
     """Settings; the library's defaults but where a comment says otherwise."""
 
-    steps: int = 2_000_000  # of the environment
-    rows: int = 16  # trials at a time; theirs: 1
+    steps: int = 1_000_000  # of the environment
+    rows: int = 64  # trials at a time; theirs: 1
     length: int = 0  # steps of each row in a rollout; 0: as many as a trial has; theirs: 128
     memory: int = 64  # size of each LSTM, as of RL²'s GRU; theirs: 256
     hidden: tuple[int, ...] = (64, 64)  # tanh, after the LSTM, for policy and value each
     discount: float = 0.99
     gae_lambda: float = 0.95
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3  # theirs, with their batch: 3e-4
     epochs: int = 10
-    batch: int = 128  # steps of a minibatch
+    batch: int = 1024  # steps of a minibatch; theirs: 128
     clip: float = 0.2
     value_cost: float = 0.5
     entropy_cost: float = 0.0
     max_grad_norm: float = 0.5
-    deterministic: bool = False  # at test: draws, as in training and as RL²'s; theirs: True
+    deterministic: bool = True  # at test: the mean, or the most likely action, as the library evaluates
 
 
 class Learner:

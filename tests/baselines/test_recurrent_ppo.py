@@ -14,7 +14,7 @@ pytest.importorskip("sb3_contrib")
 import kshot  # noqa: E402
 from kshot_baselines import checkpoint, recurrent_ppo  # noqa: E402
 
-SMALL = recurrent_ppo.Config(rows=4, memory=8, hidden=(8,), epochs=2)
+SMALL = recurrent_ppo.Config(rows=4, memory=8, hidden=(8,), epochs=2, batch=128, deterministic=False)
 VARIANTS = ["GridNav-v0", "PointGoal-maml-v0", "HalfCheetahVel-v0"]
 
 
@@ -83,7 +83,7 @@ def test_what_is_evaluated_is_what_was_trained(id):
     assert evaluated(v, after).returns == found.returns != evaluated(v, after, seed=1).returns
 
 
-def test_actions_are_drawn_unless_told_otherwise():
+def test_actions_are_drawn_where_the_settings_say_so():
     v, run = started("PointGoal-v0")
     for deterministic in (False, True):
         agent = recurrent_ppo.agent(v, replace(SMALL, deterministic=deterministic), run.weights(), 0)

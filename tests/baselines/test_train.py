@@ -132,8 +132,12 @@ def test_a_second_signal_stops_at_once(run):
         interrupt()()
         interrupt()()
 
-    with pytest.raises(KeyboardInterrupt) as caught:
-        train.train(run, report=after(5, twice))
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore SIGINT
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            train.train(run, report=after(5, twice))
+    finally:
+        signal.signal(signal.SIGINT, usual)
     assert not isinstance(caught.value, Stopped)
     assert checkpoint.load_state(run.state)["learner"]["steps"] == 0  # of the start
 
