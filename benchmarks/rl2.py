@@ -2,10 +2,11 @@
 
     python benchmarks/rl2.py [--json PATH] [--only WORD] [--repeats N] [--clock wall|processor] [--threads N]
 
-Settings are those that `kshot train` takes, but where a line says otherwise. Every line is a ratio taken within one run on two cores, one value a
-repeat; both sides of a repeat run alternately, and the median counts. On a machine with other work, `--clock processor`
-counts the seconds that all cores spent on this process, which that work disturbs less. Exit status 1 where a floor is
-missed. Where there is a GPU, its steps/s and peak memory are shown, without a floor (`--only gpu`).
+Settings are those that `kshot train` takes, but where a line says otherwise. Every line is a ratio taken within one
+run on two cores, one value a repeat; both sides of a repeat run alternately, and the median counts. On a machine with
+other work, `--clock processor` counts the seconds that all cores spent on this process, which that work disturbs less.
+Exit status 1 where a floor is missed. Where there is a GPU, its steps/s and peak memory are shown, without a floor
+(`--only gpu`).
 """
 
 from __future__ import annotations
