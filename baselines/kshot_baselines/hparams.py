@@ -21,7 +21,7 @@ TABLE: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("rl2", "GridNav-*"): {"steps": 4_000_000, "rows": 500, "gae_lambda": 0.9},
     ("rl2", "Point*"): {"steps": 4_000_000, "rows": 500, "gae_lambda": 0.9},
     ("rl2", "TabularMDP-*"): {"rows": 500},
-    ("maml", "PointGoal-maml-*"): {"inner_lr": 0.5, "eval_episodes": 40},
+    ("maml", "PointGoal-maml-*"): {"inner_lr": 0.5, "eval_episodes": 40, "later_lr": 0.3},
     ("maml", "GridNav-*"): {"steps": 4_000_000, "hidden": (64, 64), "activation": "tanh", "inner_lr": 2.0, "tasks": 40},
     ("maml", "PointSparse-*"): {"steps": 4_000_000, "hidden": (64, 64), "activation": "tanh", "inner_lr": 0.5},
     ("maml", "PointRotated-*"): {"steps": 4_000_000, "hidden": (64, 64), "activation": "tanh", "inner_lr": 0.5},
