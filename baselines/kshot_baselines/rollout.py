@@ -142,10 +142,11 @@ def collect(
         out, memory = model.step(x, memory * ~start[:, None])
         action = out.policy.sample()
         step = stream.step(action)
-        log_prob = out.policy.log_prob(action)
-        taken.append((x, start, step_t, action, log_prob, out.value, step.reward, step.done, step.terminated, stream.start))
+        chosen = (action, out.policy.log_prob(action), out.value)
+        taken.append((x, start, step_t, *chosen, step.reward, step.done, step.terminated, stream.start))
         led_to.append(None if over_trial or step.final is None else model.step(step.final, memory)[0].value)
-    x, start, step_t, action, log_prob, value, reward, done, terminated, new = map(torch.stack, zip(*taken, strict=True))
+    parts = map(torch.stack, zip(*taken, strict=True))
+    x, start, step_t, action, log_prob, value, reward, done, terminated, new = parts
     last = model.step(stream.x, memory * ~stream.start[:, None])[0].value
     following = torch.cat([value[1:], last[None]])
     for t, v in enumerate(led_to):
