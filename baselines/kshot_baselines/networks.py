@@ -43,20 +43,13 @@ class ActorCritic(nn.Module):
     normalised by the moments `inputs`, and values are to be restored by the moments `values`; who trains updates both.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        action_space: spaces.Space[Any],
-        bodies: list[Body],
-        log_std: float = 0.0,
-        value_steps: int = 0,
-    ) -> None:
-        """Take one body, or two: the policy's and the value's; `value_steps` as `ValueMoments`."""
+    def __init__(self, inputs: int, action_space: spaces.Space[Any], bodies: list[Body], log_std: float = 0.0) -> None:
+        """Take one body, or two: the policy's and the value's."""
         super().__init__()
         self.bodies = nn.ModuleList(bodies)
         self._bodies = tuple(bodies)  # with their type
         self.memory_sizes = [body.memory_size for body in bodies]
-        self.inputs, self.values = InputMoments((inputs,)), ValueMoments(value_steps)
+        self.inputs, self.values = Moments((inputs,)), Moments()
         self.discrete = isinstance(action_space, spaces.Discrete)
         outputs = (
             int(action_space.n) if isinstance(action_space, spaces.Discrete) else math.prod(action_space.shape or ())
@@ -177,7 +170,7 @@ def detached(policy: Distribution) -> Distribution:
 
 
 class Moments(nn.Module):
-    """Running mean and deviation of numbers, by the parallel formula of Chan et al. (1979).
+    """Running mean and deviation of each number of batches, by the parallel formula of Chan et al. (1979).
 
     The deviation has a floor, so that what is constant stays near 0 also where it changes later.
     """
@@ -186,12 +179,12 @@ class Moments(nn.Module):
     square: torch.Tensor
     count: torch.Tensor
 
-    def __init__(self, shape: tuple[int, ...], floor: float = 1e-2, counts: tuple[int, ...] = ()) -> None:
+    def __init__(self, shape: tuple[int, ...] = (), floor: float = 1e-2) -> None:
         super().__init__()
         self._floor = floor
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("square", torch.zeros(shape))  # sum of squared distances from the mean
-        self.register_buffer("count", torch.zeros(counts))
+        self.register_buffer("count", torch.zeros(()))
 
     @property
     def scale(self) -> torch.Tensor:
@@ -199,61 +192,21 @@ class Moments(nn.Module):
         seen = (self.square / self.count.clamp(min=1)).sqrt().clamp(min=self._floor)
         return torch.where(self.count > 0, seen, torch.ones_like(seen))
 
-    def _take_in(self, n: torch.Tensor, mean: torch.Tensor, square: torch.Tensor) -> None:
-        """Take in n numbers with a mean and a sum of squared distances from it."""
-        total = self.count + n
-        share, delta = n / total.clamp(min=1), mean - self.mean
-        self.square += square + delta**2 * self.count * share
-        self.mean += delta * share
-        self.count.copy_(total)
-
-
-class InputMoments(Moments):
-    """Moments of each number that a policy sees."""
-
     @torch.no_grad()
     def update(self, x: torch.Tensor) -> None:
-        """Take in numbers, (…, inputs)."""
+        """Take in numbers, (…, *shape)."""
         x = x.reshape(-1, *self.mean.shape)
-        mean = x.mean(0)
-        self._take_in(x.new_tensor(len(x)), mean, (x - mean).square().sum(0))
+        n, mean = len(x), x.mean(0)
+        total = self.count + n
+        delta = mean - self.mean
+        self.square += ((x - mean) ** 2).sum(0) + delta**2 * self.count * n / total
+        self.mean += delta * n / total
+        self.count.copy_(total)
 
     def normalise(self, x: torch.Tensor) -> torch.Tensor:
         """Return numbers in units of the deviation from the mean."""
         return (x - self.mean) / self.scale
 
-
-class ValueMoments(Moments):
-    """Moments of returns, one pair for all or one for each step of a trial; training alone needs them.
-
-    What a trial still pays shrinks from step to step. With a pair a step, the network is left with what a history
-    tells; with one pair it has to count the steps as well, and every advantage bears the errors of that.
-    """
-
-    def __init__(self, steps: int = 0) -> None:
-        """Take the number of steps; 0 for one pair."""
-        shape = (steps,) if steps else ()
-        super().__init__(shape, counts=shape)
-
-    @torch.no_grad()
-    def update(self, x: torch.Tensor, step: torch.Tensor) -> None:
-        """Take in returns, (…), from steps of their trials, (…) int64."""
-        i, x = self._index(step).flatten(), x.flatten()
-        zeros = torch.zeros_like(self.count).reshape(-1)
-        n = zeros.index_add(0, i, torch.ones_like(x))
-        mean = zeros.index_add(0, i, x) / n.clamp(min=1)
-        square = zeros.index_add(0, i, (x - mean[i]).square())
-        self._take_in(*(y.reshape(self.mean.shape) for y in (n, mean, square)))
-
-    def normalise(self, x: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        """Return returns in units of the deviation from the mean."""
-        i = self._index(step)
-        return (x - self.mean.reshape(-1)[i]) / self.scale.reshape(-1)[i]
-
-    def restore(self, y: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    def restore(self, y: torch.Tensor) -> torch.Tensor:
         """Return what was normalised as it was."""
-        i = self._index(step)
-        return y * self.scale.reshape(-1)[i] + self.mean.reshape(-1)[i]
-
-    def _index(self, step: torch.Tensor) -> torch.Tensor:
-        return step.clamp(max=self.mean.numel() - 1)
+        return y * self.scale + self.mean

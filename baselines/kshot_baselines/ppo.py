@@ -96,8 +96,8 @@ def sequences(model: ActorCritic, rollout: Rollout, c: Settings) -> tuple[Sequen
     """
     advantage = advantages(rollout, c.discount, c.gae_lambda)
     returns = advantage + rollout.value_t
-    model.values.update(returns, rollout.step_t)
-    r, target = rollout, model.values.normalise(returns, rollout.step_t)
+    model.values.update(returns)
+    r, target = rollout, model.values.normalise(returns)
     parts = (r.input_t, r.start_t, r.action_t, r.log_prob_t, standardised(advantage), target)
     length = len(advantage) // len(r.memory_t)
     return Sequences(*(folded(x, length) for x in parts)), r.memory_t.flatten(0, 1)

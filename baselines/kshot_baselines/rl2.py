@@ -19,7 +19,7 @@ from kshot.family import Variant
 from kshot.torch_env import TorchEnv
 from kshot_baselines import ppo, trust_region
 from kshot_baselines.learner import Weights, optimiser_state, random_state, set_optimiser_state, set_random_state
-from kshot_baselines.networks import ActorCritic, Body, Gru
+from kshot_baselines.networks import ActorCritic, Gru
 from kshot_baselines.rollout import Stream, collect, input_size, mean_return, tail
 
 
@@ -32,7 +32,6 @@ class Config(trust_region.Settings):
     memory: int = 64  # size of the GRU; the paper: 256
     shared: bool = True  # one GRU under policy and value; the paper: False, a GRU each
     normalise: bool = False  # inputs, by running moments
-    values_by_step: bool = False  # values normalised for each step of the trial, not by one pair of moments
     discount: float = 0.99
     gae_lambda: float = 0.3
     learning_rate: float = 1e-3
@@ -54,9 +53,7 @@ class Config(trust_region.Settings):
 def network(variant: Variant, c: Config) -> ActorCritic:
     """Return the networks before training."""
     size = input_size(variant)
-    grus: list[Body] = [Gru(size, c.memory) for _ in range(2 - c.shared)]
-    steps = variant.horizon * variant.trial if c.values_by_step else 0
-    return ActorCritic(size, variant.action_space, grus, c.log_std, steps)
+    return ActorCritic(size, variant.action_space, [Gru(size, c.memory) for _ in range(2 - c.shared)], c.log_std)
 
 
 class Learner:

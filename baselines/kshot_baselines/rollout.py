@@ -19,7 +19,6 @@ class Rollout(NamedTuple):
 
     input_t: torch.Tensor  # (T, N, inputs)
     start_t: torch.Tensor  # (T, N) bool, the memory is cleared before this step
-    step_t: torch.Tensor  # (T, N) int64, of its trial
     memory_t: torch.Tensor  # (T / L, N, memory), before steps 0, L, 2 L, …
     action_t: torch.Tensor  # (T, N, …)
     log_prob_t: torch.Tensor  # (T, N)
@@ -52,7 +51,6 @@ class Stream:
         self.env, self._episodes, self._has_tail, self._sees_task = env, episodes, tail, sees_task
         self._done = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)  # episodes of the trial
         self.start = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)  # of a trial
-        self.t = torch.zeros_like(self._done)  # steps of the trial
         self.x = torch.empty(0)  # (N, inputs)
 
     def begin(self, seed: int) -> None:
@@ -70,7 +68,7 @@ class Stream:
         final = self._shown(info["final_obs"], shown, task) if "final_obs" in info else None
         self._done += done
         self.start = self._done == self._episodes
-        self._done, self.t = (torch.where(self.start, 0, x) for x in (self._done, self.t + 1))
+        self._done = torch.where(self.start, 0, self._done)
         self.x = self._shown(observation, shown * ~self.start[:, None], self._task())
         return Step(reward, done, terminated, final)
 
@@ -83,12 +81,12 @@ class Stream:
 
     def get_state(self) -> dict[str, Any]:
         """Return all that the stream's future depends on."""
-        return {"env": self.env.get_state(), "done": self._done, "start": self.start, "t": self.t, "x": self.x}
+        return {"env": self.env.get_state(), "done": self._done, "start": self.start, "x": self.x}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         self.env.set_state(state["env"])
-        self._done, self.start, self.t, self.x = (state[k].to(self.env.device) for k in ("done", "start", "t", "x"))
+        self._done, self.start, self.x = (state[k].to(self.env.device) for k in ("done", "start", "x"))
 
 
 def input_size(variant: Variant, tail: bool = True, sees_task: bool = False) -> int:
@@ -138,15 +136,14 @@ def collect(
     for t in range(steps):
         if t % length == 0:
             memories.append(memory)
-        x, start, step_t = stream.x, stream.start, stream.t
+        x, start = stream.x, stream.start
         out, memory = model.step(x, memory * ~start[:, None])
         action = out.policy.sample()
         step = stream.step(action)
-        chosen = (action, out.policy.log_prob(action), out.value)
-        taken.append((x, start, step_t, *chosen, step.reward, step.done, step.terminated, stream.start))
+        log_prob = out.policy.log_prob(action)
+        taken.append((x, start, action, log_prob, out.value, step.reward, step.done, step.terminated, stream.start))
         led_to.append(None if over_trial or step.final is None else model.step(step.final, memory)[0].value)
-    parts = map(torch.stack, zip(*taken, strict=True))
-    x, start, step_t, action, log_prob, value, reward, done, terminated, new = parts
+    x, start, action, log_prob, value, reward, done, terminated, new = map(torch.stack, zip(*taken, strict=True))
     last = model.step(stream.x, memory * ~stream.start[:, None])[0].value
     following = torch.cat([value[1:], last[None]])
     for t, v in enumerate(led_to):
@@ -155,15 +152,14 @@ def collect(
     rollout = Rollout(
         input_t=x,
         start_t=start,
-        step_t=step_t,
         memory_t=torch.stack(memories),
         action_t=action,
         log_prob_t=log_prob,
-        value_t=model.values.restore(value, step_t),
+        value_t=model.values.restore(value),
         reward_tp1=reward,
         follows_tp1=(~(new if over_trial else terminated)).to(reward),
         continues_tp1=(~(new if over_trial else done)).to(reward),
-        value_tp1=model.values.restore(following, step_t + 1),
+        value_tp1=model.values.restore(following),
         done_tp1=done,
     )
     return rollout, memory

@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from gymnasium import spaces  # noqa: E402
 
-from kshot_baselines.networks import ActorCritic, Gru, InputMoments, Mlp, ValueMoments  # noqa: E402
+from kshot_baselines.networks import ActorCritic, Gru, Mlp, Moments  # noqa: E402
 
 BOX, FOUR = spaces.Box(-1, 1, (2,)), spaces.Discrete(4)
 
@@ -69,36 +69,19 @@ def test_inputs_are_normalised_alike_in_steps_and_sequences():
 
 
 def test_moments_of_batches_are_those_of_all_numbers():
-    generator, moments = np.random.default_rng(0), InputMoments((3,))
+    generator, moments = np.random.default_rng(0), Moments((3,))
     batches = [generator.normal(5, 2, (n, 4, 3)) for n in (1, 7, 30)]
     for batch in batches:
         moments.update(torch.tensor(batch, dtype=torch.float32))
     everything = np.concatenate([b.reshape(-1, 3) for b in batches])
     np.testing.assert_allclose(moments.mean, everything.mean(0), rtol=1e-5)
     np.testing.assert_allclose(moments.scale, everything.std(0), rtol=1e-5)
-    np.testing.assert_allclose(
-        moments.normalise(torch.ones(3)), (1 - everything.mean(0)) / everything.std(0), rtol=1e-4
-    )
-
-
-@pytest.mark.parametrize("steps", [0, 4])
-def test_moments_of_values_are_those_of_all_or_of_each_step(steps):
-    generator, moments = np.random.default_rng(0), ValueMoments(steps)
-    values, at = generator.normal(5, 2, (3, 50)), generator.integers(3, size=(3, 50))  # nothing from step 3
-    values += 10 * at
-    for x, t in zip(values, at, strict=True):
-        moments.update(torch.tensor(x, dtype=torch.float32), torch.tensor(t))
-    parts = [values[at == t] for t in range(3)] if steps else [values]
-    np.testing.assert_allclose(moments.mean.reshape(-1)[:3], [p.mean() for p in parts], rtol=1e-5)
-    np.testing.assert_allclose(moments.scale.reshape(-1)[:3], [p.std() for p in parts], rtol=1e-5)
-    x, t = torch.randn(5, 6), torch.randint(5, (5, 6))  # a step beyond the last counts as the last
-    torch.testing.assert_close(moments.restore(moments.normalise(x, t), t), x)
-    unseen = moments.normalise(x, torch.full_like(t, 3))
-    assert torch.equal(unseen, x) == bool(steps)  # as it is
+    x = torch.randn(5, 3)
+    torch.testing.assert_close(moments.restore(moments.normalise(x)), x)
 
 
 def test_moments_of_what_never_changes_divide_by_no_zero():
-    moments = InputMoments((1,), floor=0.1)
+    moments = Moments((1,), floor=0.1)
     torch.testing.assert_close(moments.normalise(torch.tensor([3.0])), torch.tensor([3.0]))  # nothing seen: as it is
     moments.update(torch.full((10, 1), 2.0))
     torch.testing.assert_close(moments.normalise(torch.tensor([2.1])), torch.tensor([1.0]))

@@ -24,7 +24,7 @@ def rollout_of(reward, value, value_tp1, follows, continues):
     columns = (torch.tensor(a)[:, None] for a in (reward, follows, continues, value_tp1))
     reward, follows, continues, value_tp1 = columns
     value = torch.tensor(value)[:, None]
-    return Rollout(x, x, x.long(), x, x, x, value, reward, follows, continues, value_tp1, continues == 0)
+    return Rollout(x, x, x, x, x, value, reward, follows, continues, value_tp1, continues == 0)
 
 
 def test_advantages_go_on_through_inner_episodes_and_stop_at_ends():

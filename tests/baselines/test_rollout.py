@@ -78,7 +78,7 @@ def test_a_stream_that_sees_the_task_shows_that_of_the_step_at_an_episodes_end()
         ("Bandit-k5n10-v0", {}),
         ("GridNav-v0", {"truncate": 15, "shared": False}),
         ("PointSparse-v0", {"truncate": 10}),
-        ("PointGoal-maml-v0", {"truncate": 20, "values_by_step": True}),  # rows end when they like
+        ("PointGoal-maml-v0", {"truncate": 20}),  # rows end when they like
     ],
 )
 def test_log_probabilities_at_the_update_are_those_at_sampling(id, settings, device):
@@ -107,17 +107,6 @@ def test_memories_go_on_over_the_episodes_of_a_trial_and_not_over_trials():
     collect(stream, model, model.initial_memory(ROWS), 4 * v.horizon, over_trial=True)
     empty = [t for t, m in enumerate(seen[:-1]) if (m == 0).all()]
     assert empty == [0, 2 * v.horizon]
-
-
-def test_steps_are_counted_within_a_trial_and_values_restored_by_the_moments_of_theirs():
-    v = kshot.variant("GridNav-v0")
-    model, steps = model_of(v.id, values_by_step=True), v.horizon * v.trial
-    shift = 100.0 * torch.arange(steps)
-    model.values.update(torch.cat([shift - 1, shift + 1]), torch.arange(steps).repeat(2))
-    r, _ = collect(stream_of(v.id, v.trial), model, model.initial_memory(ROWS), 2 * steps, over_trial=True)
-    assert torch.equal(r.step_t, torch.arange(steps).repeat(2)[:, None].expand(-1, ROWS))
-    assert ((r.value_t - shift.repeat(2)[:, None]).abs() < 50).all()
-    torch.testing.assert_close(r.value_tp1[: steps - 1], r.value_t[1:steps])
 
 
 def test_value_follows_an_inner_episode_and_nothing_a_trial():
