@@ -167,7 +167,6 @@ def measure(only: str, repeats: int, clock: Clock) -> Iterator[Line]:
         name = f"{c.rows} bandits in {c.minibatches} minibatches: share of the GRU alone"
         return Line(name, [], floor), lambda: network_share(c, clock, repeats)
 
-    part = 0.25
     plan: list[tuple[Line, Callable[[], list[float]]]] = [
         (Line("GridNav: steps/s / RecurrentPPO", [], 10.0), lambda: recurrent_ppo_ratio(clock, repeats, False)),
         (
@@ -180,8 +179,8 @@ def measure(only: str, repeats: int, clock: Clock) -> Iterator[Line]:
         (Line("HalfCheetahVel, RL²: share of mujoco.batch", [], 0.7), lambda: on_cheetahs("rl2", memory=64)),
         (Line("HalfCheetahVel, MAML: share of mujoco.batch", [], 0.6), lambda: on_cheetahs("maml")),
         (
-            Line(f"HalfCheetahVel, MAML, Fisher of {part:g}: share of mujoco.batch", [], 0.6),
-            lambda: on_cheetahs("maml", fisher_samples=part),
+            Line("HalfCheetahVel, MAML with exact Fisher products: share of mujoco.batch", [], 0.0),
+            lambda: on_cheetahs("maml", fisher_samples=1.0),
         ),
     ]
     for line, run in plan:

@@ -18,13 +18,31 @@ from kshot_baselines.methods import method
 TABLE: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("rl2", "*"): {"learning_rate": 3e-3, "minibatches": 4},
     ("rl2", "Bandit-*n10-*"): {"steps": 6_000_000},
+    ("rl2", "Bandit-*n100-*"): {"rows": 500},
     ("rl2", "GridNav-*"): {"steps": 4_000_000, "rows": 500, "gae_lambda": 0.9},
     ("rl2", "Point*"): {"steps": 4_000_000, "rows": 500, "gae_lambda": 0.9},
     ("rl2", "TabularMDP-*"): {"rows": 500},
+    ("rl2", "HalfCheetah*"): {
+        "rows": 500,
+        "truncate": 100,
+        "epochs": 2,
+        "minibatches": 8,
+        "learning_rate": 1e-3,
+        "normalise": True,
+        "gae_lambda": 0.95,
+        "clip": 0.2,
+    },
     ("maml", "PointGoal-maml-*"): {"inner_lr": 0.5, "eval_episodes": 40, "later_lr": 0.3},
     ("maml", "GridNav-*"): {"steps": 4_000_000, "hidden": (64, 64), "activation": "tanh", "inner_lr": 2.0, "tasks": 40},
     ("maml", "PointSparse-*"): {"steps": 4_000_000, "hidden": (64, 64), "activation": "tanh", "inner_lr": 0.5},
     ("maml", "PointRotated-*"): {"steps": 4_000_000, "hidden": (64, 64), "activation": "tanh", "inner_lr": 0.5},
+    ("maml", "HalfCheetah*"): {
+        "steps": 40_000_000,
+        "tasks": 40,
+        "hidden": (64, 64),
+        "activation": "tanh",
+        "fisher_samples": 0.1,
+    },
 }
 
 _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
