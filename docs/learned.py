@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 
 from kshot import leaderboard, published
 from kshot.cards import markdown_table
+from kshot.family import Variant
 from kshot.leaderboard import Cell, Row
 from kshot.plots import COLOURS
-from kshot.registry import VARIANTS, Variant, variant
+from kshot.registry import VARIANTS, variant
 from kshot.results import Result
 from kshot_baselines import methods
 from kshot_baselines.checkpoint import Checkpoint, load
@@ -45,7 +46,9 @@ def gaps_table(folder: Path) -> str:
     for v, peers in _variants(folder):
         for name in dict.fromkeys(row.agent.name for row in peers if row.agent.name in methods.known()):
             found = {row.split: _normalised(row) for row in peers if row.agent.name == name}
-            ood = ", ".join(f"{split.removeprefix('ood-')} {x}" for split, x in found.items() if split.startswith("ood-"))
+            ood = ", ".join(
+                f"{split.removeprefix('ood-')} {x}" for split, x in found.items() if split.startswith("ood-")
+            )
             rows.append([v.label, f"`{name}`", found.get("train", "–"), found.get("test", "–"), ood])
     return markdown_table(rows)
 
@@ -60,7 +63,7 @@ def curves_picture(folder: Path, path: Path) -> None:
     high = -(-len(panels) // WIDE)
     with matplotlib.rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(3.4 * WIDE, 2.3 * high), layout="constrained")
-        grid = figure.subplots(high, WIDE, squeeze=False).flat
+        grid = figure.subplots(high, WIDE, squeeze=False).ravel()
         for axes, (id, found) in zip(grid, panels, strict=False):
             for name, of_method in groupby(found, key=lambda c: c.header.method):
                 for i, c in enumerate(of_method):
@@ -68,7 +71,7 @@ def curves_picture(folder: Path, path: Path) -> None:
                     axes.plot(steps / 1e6, score, color=colours[name], lw=1, label=None if i else name)
             axes.set_title(id.removeprefix("kshot/"), loc="left", fontsize=8)
             axes.legend(frameon=False, fontsize=7)
-        for axes in list(grid):
+        for axes in grid[len(panels) :]:
             axes.set_axis_off()
         figure.supxlabel("million steps of the environment")
         figure.supylabel("mean return on val")
@@ -108,7 +111,9 @@ def _variants(folder: Path) -> Iterator[tuple[Variant, list[Row]]]:
 def _rows(folder: Path, label: str) -> list[Row]:
     results = [Result.load(path) for path in sorted(folder.glob(f"*/{label}-*-seed*.json"))]
     found = leaderboard.rows(results, iqm=False)
-    return sorted(found, key=lambda row: (row.split, not row.agent.privileged, row.agent.name != "random", row.agent.name))
+    return sorted(
+        found, key=lambda row: (row.split, not row.agent.privileged, row.agent.name != "random", row.agent.name)
+    )
 
 
 @cache

@@ -41,7 +41,7 @@ class Cell(NamedTuple):
 
     mean: Interval
     iqm: Interval | None
-    normalised: float | None  # the mean; None without random and oracle rows on as many tasks, and a gap between them
+    normalised: float | None  # the mean; None without random and oracle rows on these tasks, and a gap between them
 
 
 class Row(NamedTuple):
@@ -273,9 +273,9 @@ def scores(group: Group, budget: int) -> Score:
 def reference_means(peers: Mapping[str, Group], n: int) -> tuple[float, float] | None:
     """Return the mean return of random and of the best privileged agent on the first n tasks of a split.
 
-    None where one is missing. Those of other tasks do not count: a difference of tasks would pass for one of agents.
+    None where one is missing, or has fewer tasks: a difference of tasks would pass for one of agents.
     """
-    levels = [(g[0].agent, _levels(g)) for g in peers.values() if g[0].tasks.n == n]
+    levels = [(g[0].agent, _levels(g)[:, :n]) for g in peers.values() if g[0].tasks.n >= n]
     random_ = [float(x.mean()) for who, x in levels if who.name == "random" and not who.privileged and x.size]
     oracles = [float(x.mean()) for who, x in levels if who.privileged and x.size]
     if not random_ or not oracles:

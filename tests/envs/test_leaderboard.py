@@ -168,13 +168,18 @@ def test_rows_are_ranked_by_the_last_budget_shown(make):
     assert [name in line for name, line in zip(("better", "long", "short"), lines[2:], strict=True)] == [True] * 3
 
 
-def test_references_of_other_tasks_are_no_scale(make, references):
-    fewer = kshot.evaluate("random", POINT, episodes=EPISODES, num_tasks=2)
-    mine = [make(-5), make(-5, result=fewer)]
-    found = [row for row in leaderboard.rows([*mine, *references]) if row.agent.name == "mine"]
-    full, part = (next(r for r in found if r.tasks == n) for n in (TASKS, 2))
-    assert full.cells[0].normalised == pytest.approx(0.5)
-    assert part.cells[0].normalised is None
+def test_the_scale_is_that_of_the_tasks_scored(make, references):
+    """References of more tasks count by those that were scored, references of fewer not at all."""
+    fewer, mine = kshot.evaluate("random", POINT, episodes=EPISODES, num_tasks=2), make(-5)
+    halves = {"returns": [[-5.0] * EPISODES] * 2 + [[0.0] * EPISODES] * 2}
+    random = make(-5, "random").model_copy(update=halves)
+    oracle = make(0, "expert", privileged=True)
+    rows = leaderboard.rows([make(-2.5, result=fewer), make(-2.5, "whole"), random, oracle])
+    found = {row.agent.name: row.cells[0].normalised for row in rows}
+    assert found["mine"] == pytest.approx(0.5)  # random: -5 on these two
+    assert found["whole"] == pytest.approx(0.0)  # and -2.5 on all four
+    short = make(-10, "random", result=fewer), make(0, "expert", privileged=True, result=fewer)
+    assert _row([mine, *short]).cells[0].normalised is None
 
 
 def test_a_part_of_a_finite_set_is_a_sample():
