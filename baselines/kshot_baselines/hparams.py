@@ -18,10 +18,10 @@ from kshot_baselines.methods import method
 TABLE: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("rl2", "*"): {"learning_rate": 3e-3, "minibatches": 4},
     ("rl2", "Bandit-*n10-*"): {"steps": 6_000_000},
-    ("rl2", "Bandit-*n100-*"): {"rows": 500},
+    ("rl2", "Bandit-*n100-*"): {"steps": 30_000_000, "learning_rate": 2e-3, "entropy_cost": 0.02},
     ("rl2", "GridNav-*"): {"steps": 4_000_000, "rows": 500, "gae_lambda": 0.9},
     ("rl2", "Point*"): {"steps": 4_000_000, "rows": 500, "gae_lambda": 0.9},
-    ("rl2", "TabularMDP-*"): {"rows": 500},
+    ("rl2", "TabularMDP-*"): {"rows": 500, "memory": 128, "learning_rate": 2e-3, "entropy_cost": 0.03},
     ("rl2", "HalfCheetah*"): {
         "rows": 500,
         "truncate": 100,

@@ -104,10 +104,11 @@ def _show(cell: Cell | Literal["n/a", ""]) -> str:
 
 
 def _about(line: dict[str, Row]) -> str:
-    """Return an agent's config and the command of its first seed."""
+    """Return an agent's config, the command of its first seed, and the other seeds."""
     row = line.get("test") or next(iter(line.values()))
     config = ", ".join(f"{k} = {v}" for k, v in row.agent.config.items() if k not in PER_RUN)
-    return f"{_code(row.agent.name)}{', ' + _code(config) if config else ''}: {_code(row.commands[0])}"
+    more = f", and seeds {', '.join(map(str, row.seeds[1:]))}" if len(row.seeds) > 1 else ""
+    return f"{_code(row.agent.name)}{', ' + _code(config) if config else ''}: {_code(row.commands[0])}{more}"
 
 
 def _code(text: str) -> str:

@@ -158,7 +158,7 @@ def test_page(make, references):
         f"| 3 | `other`, *provisional*, {note} | -9.00 [-9.00, -9.00] (0.10) | -9.00 [-9.00, -9.00] (0.10) | 1 | – |",
         f"| 4 | `random`, {note} | -10.00 [-10.00, -10.00] (0.00) | -10.00 [-10.00, -10.00] (0.00) | 1 | – |",
     ]
-    assert "3. `other`, `lr = 3`: `train other`" in text
+    assert "2. `mine`: `train mine`, and seeds 1\n3. `other`, `lr = 3`: `train other`\n" in text
     assert text == page.markdown(results[::-1])
 
 
