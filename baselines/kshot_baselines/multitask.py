@@ -72,7 +72,7 @@ class Learner:
         self._stream.begin(seed)
         self.net = network(variant, config, sees_task).to(device)
         self._memory = self.net.initial_memory(config.rows)
-        self._optimiser = torch.optim.Adam(self.net.parameters(), lr=config.learning_rate, eps=1e-5)
+        self._optimiser = torch.optim.Adam(self.net.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
 
     def iterate(self) -> dict[str, float]:
         """Sample as many steps of each row as an episode has, and improve on them."""
