@@ -39,10 +39,12 @@ def family_table() -> str:
     return cards.markdown_table(rows)
 
 
-def speed_table() -> str:
-    """Return what `make bench` measured last."""
-    rows = [["ratio of speeds", "median", "range"]]
-    for line in json.loads((ROOT / "benchmarks/speed.json").read_text())["lines"]:
+def speed_table(*names: str) -> str:
+    """Return what benchmarks measured last."""
+    rows = [["ratio", "median", "range"]]
+    for line in (
+        line for name in names for line in json.loads((ROOT / f"benchmarks/{name}.json").read_text())["lines"]
+    ):
         values, unit = line["values"], line["unit"]
         low, middle, high = (f"{v:.2f}{unit}" for v in (min(values), statistics.median(values), max(values)))
         rows.append([line["name"], middle, f"{low} – {high}"])
@@ -103,7 +105,8 @@ def filled(text: str) -> str:
     """Return a page with the tables of today."""
     tables = {
         "families": family_table,
-        "speed": speed_table,
+        "speed": lambda: speed_table("speed"),
+        "speed of methods": lambda: speed_table("maml", "rl2"),
         "numbers": numbers_table,
         "methods": methods_table,
         "settings": settings_table,

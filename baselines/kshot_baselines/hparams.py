@@ -23,7 +23,7 @@ TABLE: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("rl2", "Point*"): {"steps": 4_000_000, "rows": 500, "gae_lambda": 0.9},
     ("rl2", "TabularMDP-*"): {"rows": 500, "memory": 128, "learning_rate": 2e-3, "entropy_cost": 0.03},
     ("rl2", "HalfCheetah*"): {
-        "rows": 500,
+        "rows": 1000,
         "truncate": 100,
         "epochs": 2,
         "minibatches": 8,
