@@ -16,14 +16,12 @@ from kshot_baselines.methods import method
 
 # By method and the variant's label, or a pattern of labels; later lines go before earlier ones.
 TABLE: Mapping[tuple[str, str], Mapping[str, Any]] = {
-    ("rl2", "*"): {"learning_rate": 3e-3, "minibatches": 4},
     ("rl2", "Bandit-*n10-*"): {"steps": 6_000_000},
-    ("rl2", "Bandit-*n100-*"): {"steps": 30_000_000, "learning_rate": 2e-3, "entropy_cost": 0.02},
+    ("rl2", "Bandit-*n100-*"): {"rows": 500, "gae_lambda": 0.7, "value_lambda": 1.0},
     ("rl2", "GridNav-*"): {"steps": 4_000_000, "rows": 500, "gae_lambda": 0.9},
     ("rl2", "Point*"): {"steps": 4_000_000, "rows": 500, "gae_lambda": 0.9},
     ("rl2", "TabularMDP-*"): {"rows": 500, "memory": 128, "learning_rate": 2e-3, "entropy_cost": 0.03},
     ("rl2", "HalfCheetah*"): {
-        "rows": 1000,
         "truncate": 100,
         "epochs": 2,
         "minibatches": 8,
@@ -135,6 +133,8 @@ def _checked(key: str, value: Any, hint: Any) -> Any:
 def _expected(hint: Any) -> str:
     if typing.get_origin(hint) is tuple:
         return "whole numbers, as 64,64"
+    if type(None) in typing.get_args(hint):
+        return f"{_expected(next(x for x in typing.get_args(hint) if x is not type(None)))}, or null"
     if typing.get_origin(hint) is typing.Literal:
         return f"one of {', '.join(map(str, typing.get_args(hint)))}"
     return _EXPECTED.get(hint, str(hint))

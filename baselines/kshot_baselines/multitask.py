@@ -31,6 +31,7 @@ class Config(ppo.Settings):
     hidden: tuple[int, ...] = (128, 128)  # tanh, for policy and value each
     discount: float = 0.99
     gae_lambda: float = 0.95
+    value_lambda: float | None = None
     learning_rate: float = 1e-3
     anneal: bool = True  # the learning rate falls to 0 in a straight line
     epochs: int = 10

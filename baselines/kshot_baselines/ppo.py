@@ -20,6 +20,7 @@ class Settings:
     steps: int
     discount: float
     gae_lambda: float
+    value_lambda: float | None  # of the returns that the value is fitted to; None: that of the advantages
     learning_rate: float
     anneal: bool
     epochs: int
@@ -92,11 +93,12 @@ class Sequences(NamedTuple):
 def sequences(model: ActorCritic, rollout: Rollout, c: Settings) -> tuple[Sequences, torch.Tensor]:
     """Return a rollout cut into its sequences and the memories they start with, (n, memory).
 
-    Advantages are standardised over all steps; the targets are returns, normalised by the model's moments of values,
+    Advantages are standardised over all steps; the targets are λ-returns, normalised by the model's moments of values,
     which take these in first.
     """
     advantage = advantages(rollout, c.discount, c.gae_lambda)
-    returns = advantage + rollout.value_t
+    beyond = advantage if c.value_lambda is None else advantages(rollout, c.discount, c.value_lambda)
+    returns = beyond + rollout.value_t
     model.values.update(returns)
     r, target = rollout, model.values.normalise(returns)
     parts = (r.input_t, r.start_t, r.action_t, r.log_prob_t, standardised(advantage), target)

@@ -34,10 +34,11 @@ class Config(trust_region.Settings):
     normalise: bool = False  # inputs, by running moments
     discount: float = 0.99
     gae_lambda: float = 0.3
-    learning_rate: float = 1e-3
+    value_lambda: float | None = None  # the paper: 1.0
+    learning_rate: float = 3e-3  # theirs: 1e-3
     anneal: bool = True  # the learning rate falls to 0 in a straight line; the paper: False
     epochs: int = 5
-    minibatches: int = 8
+    minibatches: int = 4  # theirs: 8
     clip: float = 0.1
     value_cost: float = 0.5  # no paper value: theirs is another network
     entropy_cost: float = 0.0

@@ -23,6 +23,7 @@ class Config:
     hidden: tuple[int, ...] = (64, 64)
     text: str = "trpo"
     choice: Literal["a", "b"] = "a"
+    perhaps: float | None = None
 
 
 def test_the_table_names_methods_and_variants_that_exist():
@@ -83,6 +84,8 @@ def test_later_lines_presets_and_overrides_go_before_earlier_ones(toy, monkeypat
         ("text=1", "1"),
         ("text=a=b", "a=b"),
         ("choice=b", "b"),
+        ("perhaps=0.5", 0.5),
+        ("perhaps=null", None),
     ],
 )
 def test_text_is_read_by_the_type_of_its_field(pair, value):
@@ -105,8 +108,9 @@ def test_text_is_read_by_the_type_of_its_field(pair, value):
         ("rate=1e999", "rate is '1e999'; expected a number"),
         ("flag=1", "flag is '1'; expected true or false"),
         ("hidden=64,a", "hidden is '64,a'; expected whole numbers, as 64,64"),
+        ("perhaps=some", "perhaps is 'some'; expected a number, or null"),
         ("choice=c", "choice is 'c'; expected one of a, b"),
-        ("momentum=1", "no setting 'momentum'; expected one of steps, rate, flag, hidden, text, choice"),
+        ("momentum=1", "no setting 'momentum'; expected one of steps, rate, flag, hidden, text, choice, perhaps"),
         ("steps", "--set steps: expected key=value"),
     ],
 )

@@ -40,6 +40,19 @@ def test_a_time_limit_cuts_the_sum_and_keeps_the_value():
     torch.testing.assert_close(ppo.advantages(r, 0.5, 1.0)[:, 0], torch.tensor([1 + 4 - 1.0, 2 + 3 - 2.0]))
 
 
+@pytest.mark.parametrize(("value_lambda", "expected"), [(None, [3.25, 2.0]), (1.0, [4.0, 2.0]), (0.0, [3.0, 2.0])])
+def test_the_value_is_fitted_to_returns_of_its_own_lambda(value_lambda, expected):
+    """By hand, with γ = 1: λ-returns of rewards 2, 2 and values 9, 1; the advantages keep λ = 0.25 all the same."""
+    r = rollout_of([2.0, 2.0], [9.0, 1.0], [1.0, 7.0], [1.0, 0.0], [1.0, 0.0])
+    model = multitask.network(kshot.variant("PointGoal-v0"), CONFIG)
+    memory = torch.zeros(1, 1, 0)
+    c = replace(CONFIG, discount=1.0, gae_lambda=0.25, value_lambda=value_lambda)
+    sequences, _ = ppo.sequences(model, r._replace(memory_t=memory), c)
+    targets = model.values.restore(sequences.target)[:, 0]
+    torch.testing.assert_close(targets, torch.tensor(expected))
+    torch.testing.assert_close(sequences.advantage[:, 0], ppo.standardised(torch.tensor([-5.75, 1.0])))
+
+
 def test_the_learning_rate_falls_to_zero_over_the_budget_where_it_shall():
     optimiser = torch.optim.Adam([torch.zeros(1, requires_grad=True)])
     c = replace(CONFIG, steps=100, learning_rate=0.5)
