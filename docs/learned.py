@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -31,12 +31,12 @@ def scores_table(folder: Path) -> str:
     for v, peers in _variants(folder):
         for row in (row for row in peers if row.split == "test"):
             figures = published.figures(v.id, row.agent.name, row.agent.config)
-            theirs = " → ".join(f"{figures[b].value:g}" for b in v.budgets if b in figures)
+            theirs = _joined({b: f"{figures[b].value:g}" for b in v.budgets if b in figures})
             runs = [c for c in _checkpoints(folder) if (c.header.method, c.header.variant) == (row.agent.name, v.id)]
             minutes = f"{statistics.median(c.header.seconds for c in runs) / 60:.0f}" if runs else "–"
             steps = f"{row.training_steps:,}" if row.training_steps else "–"
             seeds = f"{len(row.seeds)}{', provisional' if row.provisional else ''}"
-            rows.append([v.label, f"`{row.agent.name}`", _path(row), theirs or "–", seeds, steps, minutes])
+            rows.append([v.label, f"`{row.agent.name}`", _path(row), theirs, seeds, steps, minutes])
     return markdown_table(rows)
 
 
@@ -79,15 +79,23 @@ def curves_picture(folder: Path, path: Path) -> None:
 
 
 def _path(row: Row) -> str:
-    """Return the means at all budgets, and the interval of the last."""
-    cells = [cell for cell in row.cells.values() if isinstance(cell, Cell)]
-    if not row.agent.adapts:
-        cells = cells[-1:]
-    if not cells:
+    """Return the means at all budgets, or the level of what does not adapt, and the interval of the last."""
+    means = {budget: cell.mean for budget, cell in row.cells.items() if isinstance(cell, Cell)}
+    if not means:
         return "–"
-    last = cells[-1].mean
+    last = list(means.values())[-1]
     ends = "" if np.isnan(last.low) else f" [{_number(last.low)}, {_number(last.high)}]"
-    return " → ".join(_number(cell.mean.value) for cell in cells) + ends
+    return (
+        _joined({b: _number(x.value) for b, x in means.items()} if row.agent.adapts else {0: _number(last.value)})
+        + ends
+    )
+
+
+def _joined(shown: Mapping[int, str]) -> str:
+    """Return numbers with their budgets, where there are several."""
+    if len(shown) < 2:
+        return next(iter(shown.values()), "–")
+    return ", ".join(f"{b}: {x}" for b, x in shown.items())
 
 
 def _normalised(row: Row) -> str:

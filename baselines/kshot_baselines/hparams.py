@@ -20,7 +20,14 @@ TABLE: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("rl2", "Bandit-*n100-*"): {"rows": 500, "gae_lambda": 0.7, "value_lambda": 1.0},
     ("rl2", "GridNav-*"): {"steps": 4_000_000, "rows": 500, "gae_lambda": 0.9},
     ("rl2", "Point*"): {"steps": 4_000_000, "rows": 500, "gae_lambda": 0.9},
-    ("rl2", "TabularMDP-*"): {"rows": 500, "memory": 128, "learning_rate": 2e-3, "entropy_cost": 0.03},
+    ("rl2", "TabularMDP-*"): {
+        "rows": 250,
+        "memory": 128,
+        "gae_lambda": 0.5,
+        "value_lambda": 1.0,
+        "learning_rate": 2e-3,
+        "entropy_cost": 0.02,
+    },
     ("rl2", "HalfCheetah*"): {
         "truncate": 100,
         "epochs": 2,
