@@ -99,9 +99,14 @@ class ActorCritic(nn.Module):
 
 
 class Gru(Body):
-    """A GRU (Cho et al. 2014): orthogonal from memory to memory, Xavier elsewhere, as RL² initialises it."""
+    """A GRU (Cho et al. 2014): orthogonal from memory to memory, Xavier elsewhere, as RL² initialises it.
 
-    def __init__(self, inputs: int, size: int) -> None:
+    With biases of 0, half of a memory is lost at every step before training. With a span, the update gates start such
+    that the elements keep theirs for times spread up to it (chrono initialisation, Tallec and Ollivier 2018,
+    arXiv 1804.11188, equation 16).
+    """
+
+    def __init__(self, inputs: int, size: int, span: int = 0) -> None:
         super().__init__(features=size, memory_size=size)
         self.gru = nn.GRU(inputs, size)
         weights: list[nn.Parameter] = self.gru.all_weights[0]  # of input and memory to the gates, and their biases
@@ -111,6 +116,9 @@ class Gru(Body):
             nn.init.orthogonal_(to_gate.data)
         for bias in weights[2:]:
             nn.init.zeros_(bias)
+        if span > 2:
+            _, keep, _ = weights[2].data.chunk(3)  # of the gates r, z, n; z keeps
+            keep.uniform_(1, span - 1).log_()
 
     def step(self, x: torch.Tensor, memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the next memory, as features as well."""

@@ -30,6 +30,7 @@ class Config(trust_region.Settings):
     steps: int = 20_000_000  # of the environment; the paper: 250,000 a batch, hundreds of batches
     rows: int = 1000  # trials at a time
     memory: int = 64  # size of the GRU; the paper: 256
+    chrono: bool = False  # the GRU starts with memories that last up to a trial, see `Gru`; the paper: False
     shared: bool = True  # one GRU under policy and value; the paper: False, a GRU each
     normalise: bool = False  # inputs, by running moments
     discount: float = 0.99
@@ -53,8 +54,8 @@ class Config(trust_region.Settings):
 
 def network(variant: Variant, c: Config) -> ActorCritic:
     """Return the networks before training."""
-    size = input_size(variant)
-    return ActorCritic(size, variant.action_space, [Gru(size, c.memory) for _ in range(2 - c.shared)], c.log_std)
+    size, span = input_size(variant), variant.horizon * variant.trial if c.chrono else 0
+    return ActorCritic(size, variant.action_space, [Gru(size, c.memory, span) for _ in range(2 - c.shared)], c.log_std)
 
 
 class Learner:

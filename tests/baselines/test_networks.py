@@ -36,6 +36,21 @@ def test_sequences_give_what_single_steps_give_also_where_memories_are_cleared(b
         assert not torch.allclose(out.value, without.value)
 
 
+def test_a_gru_with_a_span_starts_with_memories_that_last_up_to_it():
+    """An element that keeps a share z of its memory at each step keeps it for 1 / (1 − z) steps."""
+    torch.manual_seed(0)
+    gru, plain = Gru(3, 300, span=50), Gru(3, 300)
+    for body in (gru, plain):
+        for name, weight in body.gru.named_parameters():
+            if name.startswith("weight"):
+                torch.nn.init.zeros_(weight)
+    memory, x = torch.ones(1, 300), torch.zeros(1, 3)
+    times = 1 / (1 - gru.step(x, memory)[1])[0]
+    assert 2 <= times.min() < 4
+    assert 47 < times.max() <= 50.01
+    torch.testing.assert_close(1 / (1 - plain.step(x, memory)[1]), torch.full((1, 300), 2.0))
+
+
 def test_two_bodies_keep_their_memories_apart():
     model = ActorCritic(3, FOUR, [Gru(3, 5), Gru(3, 7)])
     x, memory = torch.randn(1, 3), torch.randn(1, 12)
