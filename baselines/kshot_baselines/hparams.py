@@ -23,6 +23,7 @@ TABLE: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("rl2", "TabularMDP-*"): {
         "rows": 250,
         "memory": 128,
+        "chrono": True,
         "gae_lambda": 0.5,
         "value_lambda": 1.0,
         "learning_rate": 2e-3,
