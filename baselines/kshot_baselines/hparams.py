@@ -23,10 +23,11 @@ TABLE: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("rl2", "TabularMDP-*"): {
         "rows": 250,
         "memory": 128,
-        "chrono": True,
         "gae_lambda": 0.5,
         "value_lambda": 1.0,
-        "learning_rate": 2e-3,
+        "learning_rate": 5e-3,
+        "epochs": 4,
+        "minibatches": 10,
         "entropy_cost": 0.02,
     },
     ("rl2", "HalfCheetah*"): {
@@ -61,6 +62,16 @@ TABLE: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "hidden": (64, 64),
         "activation": "tanh",
         "fisher_samples": 0.1,
+    },
+    **{
+        ("multitask", pattern): {
+            "steps": 2_000_000,
+            "rows": 500,
+            "epochs": 4,
+            "minibatches": 4,
+            "deterministic": False,  # without the task in sight, the best policy is often a mixture
+        }
+        for pattern in ("GridNav-*", "Point*")
     },
 }
 
