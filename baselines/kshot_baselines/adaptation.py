@@ -24,7 +24,7 @@ from kshot_baselines.derivatives import (
     run,
 )
 from kshot_baselines.episodes import Batch, first_episodes
-from kshot_baselines.policies import Outputs, Params, Shape, distribution, for_tasks
+from kshot_baselines.policies import OWN, Outputs, Params, Shape, distribution, for_tasks, shapes_of_params
 
 OBJECTIVES = ("vpg", "lvc", "dice")
 STEP = "step."  # before the name of a parameter: its learned step size
@@ -38,6 +38,7 @@ class Inner(NamedTuple):
     lr: float  # the step size where it is not learned
     discount: float
     first_order: bool  # its gradient counts as a constant
+    only: tuple[str, ...] = ()  # parameters that it changes; none: all
 
 
 class Adaptation(NamedTuple):
@@ -85,19 +86,21 @@ def policy_of(meta: Params) -> Params:
     return {name: x for name, x in meta.items() if not name.startswith(STEP)}
 
 
-def learns_steps(meta: Params) -> bool:
-    """Tell whether step sizes are among what is learned."""
-    return any(name.startswith(STEP) for name in meta)
+def learned_steps(meta: Params) -> tuple[str, ...]:
+    """Return the names of the parameters whose step sizes are learned."""
+    return tuple(name for name in policy_of(meta) if STEP + name in meta)
 
 
-def with_step_sizes(params: Params, lr: float) -> Params:
-    """Return parameters with a learned step size for each, which starts at `lr`."""
-    return {**params, **{STEP + name: torch.full_like(x, lr) for name, x in params.items()}}
+def learned_step_shapes(inner: Inner) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the step sizes of all that the inner update changes: those of the parameters."""
+    shapes = shapes_of_params(inner.shape)
+    return {STEP + name: shapes[name] for name in inner.only or shapes}
 
 
 def step_sizes(inner: Inner, meta: Params) -> Params:
-    """Return each parameter's step size, learned or the one number."""
-    return {name: meta.get(STEP + name, x.new_tensor(inner.lr)) for name, x in policy_of(meta).items()}
+    """Return each parameter's step size, learned or the one number; 0 for those that the inner update leaves alone."""
+    sizes = {name: meta.get(STEP + name, x.new_tensor(inner.lr)) for name, x in policy_of(meta).items()}
+    return {name: x if not inner.only or name in inner.only else x.new_zeros(()) for name, x in sizes.items()}
 
 
 def step(params: Params, sizes: Params, g: Params) -> Params:
@@ -157,21 +160,21 @@ def push(a: Adaptation, direction: Params) -> Params:
         if hessian is not None:
             bend = hessian(v)
             v = {name: x - a.sizes[name] * bend[name] for name, x in v.items()}
-        if learns_steps(direction):
-            v = {name: x - direction[STEP + name] * g[name] for name, x in v.items()}
+        learned = {name: v[name] - direction[STEP + name] * g[name] for name in learned_steps(direction)}
+        v = {**v, **learned}
     return v
 
 
-def pull(a: Adaptation, w: Params, at: Sequence[Outputs] = (), learned: bool = False) -> Params:
+def pull(a: Adaptation, w: Params, at: Sequence[Outputs] = (), learned: Sequence[str] = ()) -> Params:
     """Return the gradient in meta of what has a gradient w in each task's θ_K (reverse mode).
 
     Args:
         a: the adaptation.
         w: with a leading axis of tasks.
         at: gradients in the outputs of θ_0 … θ_{K−1} on their batches, where it depends on them as well.
-        learned: whether meta holds step sizes.
+        learned: the parameters whose step sizes meta holds.
     """
-    steps = {name: torch.zeros_like(x[0]) for name, x in w.items()}
+    steps = {name: torch.zeros_like(w[name][0]) for name in learned}
     for k in reversed(range(len(a.gradients))):
         g, hessian = a.gradients[k], a.hessians[k]
         steps = {name: x - (g[name] * w[name]).sum(0) for name, x in steps.items()}
@@ -181,8 +184,8 @@ def pull(a: Adaptation, w: Params, at: Sequence[Outputs] = (), learned: bool = F
         if at:
             more = cotangent(a.passes[k], at[k])
             w = {name: x + more[name] for name, x in w.items()}
-    found = {name: x.sum(0) for name, x in w.items()}
-    return {**found, **{STEP + name: x for name, x in steps.items()}} if learned else found
+    found = {name: x if name in OWN else x.sum(0) for name, x in w.items()}
+    return {**found, **{STEP + name: x for name, x in steps.items()}}
 
 
 def flat(params: Params) -> torch.Tensor:

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 
-from kshot_baselines.policies import Outputs, Params, Shape
+from kshot_baselines.policies import OWN, Outputs, Params, Shape, network_input
 
 Loss: TypeAlias = Callable[[Outputs], torch.Tensor]  # a number, the sum over tasks
 HessianProduct: TypeAlias = Callable[[Params], Params]
@@ -26,6 +26,7 @@ class Pass(NamedTuple):
     weights: tuple[torch.Tensor, ...]  # (tasks, in, out)
     inputs: tuple[torch.Tensor, ...]  # (tasks, n, in), the observation first
     slopes: tuple[torch.Tensor, ...]  # (tasks, n, out) of the hidden layers, φ'
+    spread: torch.Tensor | None  # (tasks, n, latent), σ ∘ ε, of a policy with a latent
     out: Outputs
 
 
@@ -33,7 +34,8 @@ def run(shape: Shape, params: Params, observation: torch.Tensor) -> Pass:
     """Run the network of each task's parameters on its observations, (tasks, n, k)."""
     layers = len(shape.sizes) - 1
     weights = tuple(params[f"{i}.weight"] for i in range(layers))
-    inputs, slopes = [observation], []
+    x, spread = network_input(params, observation)
+    inputs, slopes = [x], []
     for i, weight in enumerate(weights):
         x = _product(inputs[-1], weight).add_(params[f"{i}.bias"].unsqueeze(-2))
         if i == layers - 1:
@@ -45,20 +47,26 @@ def run(shape: Shape, params: Params, observation: torch.Tensor) -> Pass:
             slopes.append((x > 0).to(x))
             x.relu_()
         inputs.append(x)
-    return Pass(weights, tuple(inputs), tuple(slopes), Outputs(x, params["log_std"]))
+    return Pass(weights, tuple(inputs), tuple(slopes), spread, Outputs(x, params["log_std"]))
 
 
-def tangent(p: Pass, v: Params) -> tuple[Outputs, list[torch.Tensor]]:
-    """Return how the outputs, and the hidden layers, change where the parameters change along v (forward mode)."""
-    hidden: list[torch.Tensor] = []
+def tangent(p: Pass, v: Params) -> tuple[Outputs, list[torch.Tensor | None]]:
+    """Return how the outputs change where the parameters change along v (forward mode), and how each layer's inputs do.
+
+    The first layer's are the latent's alone, None where there is none.
+    """
+    inputs: list[torch.Tensor | None] = [None]
+    if p.spread is not None:
+        mean, log_std = (v[name].unsqueeze(-2) for name in OWN)
+        inputs = [mean + log_std * p.spread]
     for i, (weight, x) in enumerate(zip(p.weights, p.inputs, strict=True)):
-        change = _product(x, v[f"{i}.weight"])
-        if hidden:
-            _product(hidden[-1], weight, add_to=change)
+        change, before = _product(x, v[f"{i}.weight"]), inputs[-1]
+        if before is not None:
+            _product(before, weight[:, -before.shape[-1] :], add_to=change)
         change.add_(v[f"{i}.bias"].unsqueeze(-2))
         if i < len(p.slopes):
-            hidden.append(change.mul_(p.slopes[i]))
-    return Outputs(change, v["log_std"]), hidden
+            inputs.append(change.mul_(p.slopes[i]))
+    return Outputs(change, v["log_std"]), inputs
 
 
 def cotangent(p: Pass, u: Outputs) -> Params:
@@ -78,7 +86,7 @@ def gradient_and_hessian(shape: Shape, p: Pass, loss: Loss) -> tuple[Params, Hes
     The product is Pearlmutter's (1994): the change of the gradient's own forward and backward pass along v.
     """
     u, product = outputs_hessian(loss, p.out)
-    found, deltas, sums = _gradient(p, u)
+    found, deltas, sums, latent = _gradient(p, u)
     # φ'' = −2 φ φ' for tanh, 0 for relu.
     curves = [-2 * g * h for g, h in zip(sums, p.inputs[1:], strict=True)] if shape.activation == "tanh" else []
 
@@ -89,19 +97,28 @@ def gradient_and_hessian(shape: Shape, p: Pass, loss: Loss) -> tuple[Params, Hes
         for i in reversed(range(len(p.weights))):
             weight = change[f"{i}.weight"] = _product(p.inputs[i].mT, delta)
             change[f"{i}.bias"] = delta.sum(1)
+            moved = changes[i]
+            if moved is None:
+                break
+            rows = slice(-moved.shape[-1], None)  # of the weights: all, but in the first layer the latent's
+            _product(moved.mT, deltas[i], add_to=weight[:, rows])
+            delta = _product(delta, p.weights[i][:, rows].mT)
+            delta = _product(deltas[i], v[f"{i}.weight"][:, rows].mT, add_to=delta)
             if i:
-                _product(changes[i - 1].mT, deltas[i], add_to=weight)
-                delta = _product(deltas[i], v[f"{i}.weight"].mT, add_to=_product(delta, p.weights[i].mT))
                 delta.mul_(p.slopes[i - 1])
                 if curves:
-                    delta.addcmul_(curves[i - 1], changes[i - 1])
+                    delta.addcmul_(curves[i - 1], moved)
+            else:
+                mean, log_std = OWN
+                change[mean] = delta.sum(1)
+                change[log_std] = ((delta + latent * v[log_std].unsqueeze(-2)) * p.spread).sum(1)
         return change
 
     return found, hessian
 
 
-def _gradient(p: Pass, u: Outputs) -> tuple[Params, list[torch.Tensor], list[torch.Tensor]]:
-    """Return the gradient of ⟨u, outputs⟩ in the parameters, in each layer's sums, and in the hidden layers."""
+def _gradient(p: Pass, u: Outputs) -> tuple[Params, list[torch.Tensor], list[torch.Tensor], torch.Tensor | None]:
+    """Return the gradient of ⟨u, outputs⟩ in the parameters, each layer's sums, the hidden layers, and the latent."""
     found, delta = {"log_std": u.log_std}, u.y
     deltas, below = [delta], []
     for i in reversed(range(len(p.weights))):
@@ -110,7 +127,11 @@ def _gradient(p: Pass, u: Outputs) -> tuple[Params, list[torch.Tensor], list[tor
             below.append(_product(delta, p.weights[i].mT))
             delta = below[-1] * p.slopes[i - 1]
             deltas.append(delta)
-    return found, deltas[::-1], below[::-1]
+    latent = None
+    if p.spread is not None:
+        latent = _product(delta, p.weights[0][:, -p.spread.shape[-1] :].mT)
+        found |= dict(zip(OWN, (latent.sum(1), (latent * p.spread).sum(1)), strict=True))
+    return found, deltas[::-1], below[::-1], latent
 
 
 def _product(x: torch.Tensor, y: torch.Tensor, add_to: torch.Tensor | None = None) -> torch.Tensor:

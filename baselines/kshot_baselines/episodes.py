@@ -24,12 +24,13 @@ class Episodes(NamedTuple):
     reward_tp1: torch.Tensor  # (T, tasks, episodes), 0 after the end
     mask_t: torch.Tensor  # (T, tasks, episodes), 1 where the step was taken in the episode, 0 after its end
     continues_tp1: torch.Tensor  # (T, tasks, episodes), 1 where the episode went on after the step
+    noise: torch.Tensor | None = None  # (tasks, episodes, latent), of which the policy's latent was made, if it has one
 
 
 class Batch(NamedTuple):
     """Steps of episodes, those of a task in a row: a task's episodes one after the other, each T steps long."""
 
-    observation: torch.Tensor  # (tasks, n, k)
+    observation: torch.Tensor  # (tasks, n, k), with the noise of a latent at its end
     action: torch.Tensor  # (tasks, n, …)
     old: Outputs  # of the policy that acted
     advantage: torch.Tensor  # (tasks, n)
@@ -59,16 +60,17 @@ def sample(
     rows = (env.num_envs // episodes, episodes)
     observation = env.reset(seeds).reshape(*rows, -1)
     going = torch.ones(rows, dtype=torch.bool, device=env.device)
+    noise = torch.randn(*rows, shape.latent, device=env.device)
     steps: list[tuple[torch.Tensor, ...]] = []
     for _ in range(env.variant.horizon):
-        out = outputs(shape, params, observation)
+        out = outputs(shape, params, torch.cat([observation, noise], -1))
         action = distribution(shape, out).sample()
         following, reward, terminated, truncated, _ = env.step(to_env(action).flatten(0, 1))
         mask, going = going, going & ~(terminated | truncated).reshape(rows)
         steps.append((observation, out.y, action, reward.reshape(rows) * mask, mask, going))
         observation = following.reshape(*rows, -1)
     observation_t, y_t, action_t, reward, mask, went_on = (torch.stack(x) for x in zip(*steps, strict=True))
-    return Episodes(observation_t, y_t, params["log_std"], action_t, reward, mask.to(reward), went_on.to(reward))
+    return Episodes(observation_t, y_t, params["log_std"], action_t, reward, mask.to(reward), went_on.to(reward), noise)
 
 
 def advantages(e: Episodes, discount: float, lambda_: float) -> torch.Tensor:
@@ -93,9 +95,11 @@ def batch(e: Episodes, discount: float, lambda_: float) -> Batch:
     def by_task(x: torch.Tensor) -> torch.Tensor:
         return x.movedim(0, 2).flatten(1, 2)
 
-    mask = by_task(e.mask_t)
+    mask, given = by_task(e.mask_t), e.observation_t
+    if e.noise is not None:
+        given = torch.cat([given, e.noise.expand(len(given), *e.noise.shape)], -1)
     return Batch(
-        by_task(e.observation_t),
+        by_task(given),
         by_task(e.action_t),
         Outputs(by_task(e.y_t), e.log_std),
         by_task(advantages(e, discount, lambda_)),

@@ -21,17 +21,26 @@ from kshot.agents.torch import Draws
 from kshot.family import Variant
 from kshot.torch_env import TorchEnv
 from kshot_baselines import adaptation
-from kshot_baselines.adaptation import Adaptation, Inner, inner_gradient, policy_of, step_sizes, with_step_sizes
+from kshot_baselines.adaptation import (
+    Adaptation,
+    Inner,
+    inner_gradient,
+    learned_step_shapes,
+    policy_of,
+    step_sizes,
+)
 from kshot_baselines.episodes import Batch, Episodes, batch, sample
 from kshot_baselines.learner import Weights, optimiser_state, random_state, set_optimiser_state, set_random_state
-from kshot_baselines.meta_update import Clipped, Trust, clipped_steps, trust_region_step
+from kshot_baselines.meta_update import Clipped, Penalty, Trust, clipped_steps, trust_region_step
 from kshot_baselines.policies import (
+    OWN,
     Params,
     action_map,
     distribution,
     for_tasks,
     initial,
     outputs,
+    prior,
     shape_of,
     shapes_of_params,
 )
@@ -82,14 +91,14 @@ class Config:
 
 def learner(variant: Variant, config: Config, seed: int, device: str | torch.device) -> MamlLearner:
     """Start a training run."""
-    return MamlLearner(variant, config, seed, torch.device(device))
+    return MamlLearner(variant, config, inner_of(variant, config), seed, torch.device(device))
 
 
 def agent(
     variant: Variant, config: Config, weights: Weights, seed: int, device: str | torch.device = "cpu"
 ) -> MamlAgent:
     """Return the agent of trained weights."""
-    return MamlAgent(variant, config, weights, seed, torch.device(device))
+    return MamlAgent(variant, config, inner_of(variant, config), weights, seed, torch.device(device))
 
 
 def inner_of(variant: Variant, config: Config) -> Inner:
@@ -101,14 +110,16 @@ def inner_of(variant: Variant, config: Config) -> Inner:
 class MamlLearner:
     """A training run: everything random in iteration i is a function of the seed, i and torch's generator."""
 
-    def __init__(self, variant: Variant, config: Config, seed: int, device: torch.device) -> None:
+    penalty: Penalty | None = None  # what a TRPO step adds to its loss
+
+    def __init__(self, variant: Variant, config: Config, inner: Inner, seed: int, device: torch.device) -> None:
         """Draw the policy; seeds torch's generator."""
         torch.manual_seed(seed)
         self.steps = self.iteration = 0
         self._variant, self._config, self._seed, self._device = variant, config, seed, device
-        self.inner = inner_of(variant, config)
-        params = initial(self.inner.shape)
-        meta = with_step_sizes(params, config.inner_lr) if config.learn_steps else params
+        self.inner, meta = inner, initial(inner.shape)
+        if config.learn_steps:
+            meta |= {name: torch.full(size, config.inner_lr) for name, size in learned_step_shapes(inner).items()}
         self.meta = {name: x.to(device) for name, x in meta.items()}
         self._env = TorchEnv(variant.id, config.tasks * config.episodes, device)
         self._to_env = action_map(variant.action_space, device)
@@ -126,7 +137,7 @@ class MamlLearner:
         a, post, metrics = self.sample()
         if c.outer == "trpo":
             trust = Trust(c.max_kl, c.cg_iterations, c.cg_damping, c.fisher_samples)
-            self.meta, more = trust_region_step(self.inner, self.meta, a, post, trust)
+            self.meta, more = trust_region_step(self.inner, self.meta, a, post, trust, self.penalty)
         else:
             clipped = Clipped(c.epochs, c.clip, c.kl_penalty)
             self.meta, more = clipped_steps(self.inner, self.meta, a, post, clipped, self._adam, self._theta)
@@ -137,7 +148,7 @@ class MamlLearner:
         """Draw tasks, run episodes and adapt; return the adaptation, what the adapted policies did, and metrics."""
         c = self._config
         task_seed, row_seed = np.random.SeedSequence([self._seed, self.iteration]).generate_state(2, np.uint64)
-        drawn = tasks.sample(self._variant, "train", c.tasks, int(task_seed >> 1))
+        drawn = self.draw_tasks(int(task_seed >> 1))
         self._env.set_task(tasks.take(drawn, np.repeat(np.arange(c.tasks), c.episodes)))
         a, returns = adaptation.start(self.inner, self.meta, c.tasks), []
         for k in range(c.inner_steps + 1):
@@ -150,9 +161,13 @@ class MamlLearner:
         entropy = (distribution(self.inner.shape, last.old).entropy() * last.weight).sum(1).mean()
         return a, last, {"return": returns[-1], "return_before": returns[0], "entropy": float(entropy)}
 
+    def draw_tasks(self, seed: int) -> Any:
+        """Return an iteration's tasks."""
+        return tasks.sample(self._variant, "train", self._config.tasks, seed)
+
     def weights(self) -> Weights:
-        """Return the policy's parameters, and the step sizes where they are learned."""
-        return {name: x.detach().cpu().clone() for name, x in self.meta.items()}
+        """Return the policy's parameters that tasks share, and the step sizes where they are learned."""
+        return {name: x.detach().cpu().clone() for name, x in self.meta.items() if name not in OWN}
 
     def get_state(self) -> dict[str, Any]:
         """Return all that the future of the run depends on."""
@@ -178,28 +193,31 @@ class MamlAgent:
     name = "maml"
     adapts = True
 
-    def __init__(self, variant: Variant, config: Config, weights: Weights, seed: int, device: torch.device) -> None:
-        """Take what a run learned; ValueError where it does not fit the variant and config."""
+    def __init__(
+        self, variant: Variant, config: Config, inner: Inner, weights: Weights, seed: int, device: torch.device
+    ) -> None:
+        """Take what a run learned; ValueError where it does not fit the inner update's policy."""
         self.round = config.eval_episodes or config.episodes
         self.first_update = self.round
         self.config: dict[str, Any] = dataclasses.asdict(config)
-        self._settings, self._inner, self._device = config, inner_of(variant, config), device
+        self._settings, self._inner, self._device = config, inner, device
         self._meta = {name: x.to(device) for name, x in _fitting(weights, self._inner, config).items()}
         self._to_env = action_map(variant.action_space, device)
         self._draws = Draws(seed)
         self._params: Params = {}
 
     def reset(self, n: int) -> None:
-        """Give each task the shared parameters."""
+        """Give each task the shared parameters, and a latent at its prior."""
         self._draws.restart()
         self._n, self._updates = n, 0
-        self._params = for_tasks(policy_of(self._meta), n)
+        own = {name: x.to(self._device) for name, x in prior(self._inner.shape, n).items()}
+        self._params = for_tasks({**policy_of(self._meta), **own}, n)
         self._forget()
 
     def act(self, observation: np.ndarray) -> np.ndarray:
         """Draw actions of each task's policy."""
         x = torch.tensor(np.asarray(observation, np.float32), device=self._device).reshape(self._n, self.round, -1)
-        out = outputs(self._inner.shape, self._params, x)
+        out = outputs(self._inner.shape, self._params, torch.cat([x, self._noise], -1))
         with self._draws.own(self._device):
             action = distribution(self._inner.shape, out).sample()
         self._acted.append((x, out.y, action))
@@ -227,21 +245,23 @@ class MamlAgent:
         params = {name: x[block] for name, x in self._params.items()}
         observation, y, action = (torch.stack([x[block] for x in kept]) for kept in zip(*self._acted, strict=True))
         reward, mask, going = torch.stack([x[:, block] for x in self._seen], 1)
-        found = Episodes(observation, y, params["log_std"], action, reward, mask, going)
-        sizes = {name: factor * x for name, x in step_sizes(self._inner, self._meta).items()}
+        found = Episodes(observation, y, params["log_std"], action, reward, mask, going, self._noise[block])
+        sizes = {name: factor * x for name, x in step_sizes(self._inner, {**self._meta, **params}).items()}
         b = batch(found, self._settings.discount, self._settings.gae_lambda)
         return adaptation.step(params, sizes, inner_gradient(self._inner, params, b))
 
     def _forget(self) -> None:
+        with self._draws.own(self._device):
+            self._noise = torch.randn(self._n, self.round, self._inner.shape.latent, device=self._device)
         self._acted: list[tuple[torch.Tensor, ...]] = []
         self._seen: list[torch.Tensor] = []
 
 
 def _fitting(weights: Weights, inner: Inner, config: Config) -> Weights:
     """Return weights; ValueError where they are not those of the policy."""
-    expected = shapes_of_params(inner.shape)
+    expected = {name: size for name, size in shapes_of_params(inner.shape).items() if name not in OWN}
     if config.learn_steps:
-        expected |= {adaptation.STEP + name: size for name, size in expected.items()}
+        expected |= learned_step_shapes(inner)
     found = {name: tuple(x.shape) for name, x in weights.items()}
     for name in sorted(expected.keys() | found.keys()):
         if found.get(name) != expected.get(name):

@@ -13,7 +13,7 @@ from kshot_baselines.adaptation import (
     adapt,
     adapted,
     flat,
-    learns_steps,
+    learned_steps,
     on_parts,
     pull,
     push,
@@ -25,6 +25,7 @@ from kshot_baselines.policies import Outputs, Params, Shape, distribution
 from kshot_baselines.trpo import line_search, natural_step
 
 Product: TypeAlias = Callable[[Params], Params]
+Penalty: TypeAlias = Callable[[Params], torch.Tensor]  # of meta: a number
 
 
 class Trust(NamedTuple):
@@ -68,12 +69,12 @@ def divergence(shape: Shape, b: Batch, old: Outputs | None = None) -> Loss:
     return kl
 
 
-def meta_gradient(a: Adaptation, post: Pass, loss: Loss, at: Sequence[Outputs] = (), learned: bool = False) -> Params:
+def meta_gradient(a: Adaptation, post: Pass, loss: Loss, at: Sequence[Outputs] = (), learned: Sequence[str] = ()) -> Params:
     """Return the gradient in meta of a loss of the adapted policies' outputs."""
     return pull(a, cotangent(post, outputs_gradient(loss, post.out)), at, learned)
 
 
-def fisher_product(shape: Shape, a: Adaptation, p: Pass, post: Batch, learned: bool = False) -> Product:
+def fisher_product(shape: Shape, a: Adaptation, p: Pass, post: Batch, learned: Sequence[str] = ()) -> Product:
     """Return the product of a direction in meta with the Hessian, at meta, of the adapted policies' mean KL.
 
     KL(old ‖ new) has no gradient at new = old, so that its Hessian is Jᵀ F J without a remainder: F is its Hessian in
@@ -84,7 +85,7 @@ def fisher_product(shape: Shape, a: Adaptation, p: Pass, post: Batch, learned: b
         a: the adaptation.
         p: the adapted policies on the batch.
         post: the batch.
-        learned: whether meta holds step sizes.
+        learned: the parameters whose step sizes meta holds.
     """
     _, metric = outputs_hessian(divergence(shape, post, old=p.out), p.out)
 
@@ -96,7 +97,7 @@ def fisher_product(shape: Shape, a: Adaptation, p: Pass, post: Batch, learned: b
 
 
 def trust_region_step(
-    inner: Inner, meta: Params, a: Adaptation, post: Batch, trust: Trust
+    inner: Inner, meta: Params, a: Adaptation, post: Batch, trust: Trust, penalty: Penalty | None = None
 ) -> tuple[Params, dict[str, float]]:
     """Return meta after a TRPO step whose constraint is the mean over tasks of KL(old adapted ‖ new adapted).
 
@@ -106,11 +107,18 @@ def trust_region_step(
         a: the adaptation that was sampled from.
         post: what the adapted policies did.
         trust: settings of the step.
+        penalty: what is added to the loss, a function of meta alone.
     """
-    tasks, shape, learned = len(post.weight), inner.shape, learns_steps(meta)
+    tasks, shape, learned = len(post.weight), inner.shape, learned_steps(meta)
     loss, kl = surrogate(shape, post), divergence(shape, post)
     p = run(shape, a.path[-1], post.observation)
-    gradient = meta_gradient(a, p, loss, learned=learned)
+    gradient, before = meta_gradient(a, p, loss, learned=learned), loss(p.out)
+    if penalty is not None:
+        leaves = {name: x.detach().requires_grad_() for name, x in meta.items()}
+        value = penalty(leaves)
+        more = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
+        gradient = {name: gradient[name] + g for name, g in zip(leaves, more, strict=True)}
+        before = before + value.detach()
     if trust.fisher_samples < 1:
         part = first_episodes(post, trust.fisher_samples)
         seen = run(shape, a.path[-1], part.observation)
@@ -119,13 +127,14 @@ def trust_region_step(
         product = fisher_product(shape, a, p, post, learned)
 
     def evaluate(theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        out = run(shape, adapted(inner, unflat(theta, meta), a.batches, tasks), post.observation).out
-        return loss(out), kl(out)
+        new = unflat(theta, meta)
+        out = run(shape, adapted(inner, new, a.batches, tasks), post.observation).out
+        return loss(out) + (0.0 if penalty is None else penalty(new)), kl(out)
 
     step = natural_step(
         lambda x: flat(product(unflat(x, meta))), flat(gradient), trust.max_kl, trust.iterations, trust.damping
     )
-    found = line_search(evaluate, flat(meta), step, float(loss(p.out)), trust.max_kl)
+    found = line_search(evaluate, flat(meta), step, float(before), trust.max_kl)
     return unflat(found.theta, meta), {"loss": found.loss, "kl": found.kl, "accepted": float(found.accepted)}
 
 
@@ -157,7 +166,7 @@ def clipped_steps(
         theta.copy_(flat(meta))
     for epoch in range(settings.epochs):
         a = adapt(inner, unflat(theta.detach(), meta), batches, tasks) if epoch else a
-        theta.grad = flat(clipped_gradient(inner.shape, a, post, settings, learns_steps(meta)))
+        theta.grad = flat(clipped_gradient(inner.shape, a, post, settings, learned_steps(meta)))
         optimiser.step()
     new = unflat(theta.detach().clone(), meta)
     out = run(inner.shape, adapted(inner, new, batches, tasks), post.observation).out
@@ -165,7 +174,7 @@ def clipped_steps(
     return new, {"loss": float(loss), "kl": float(kl)}
 
 
-def clipped_gradient(shape: Shape, a: Adaptation, post: Batch, settings: Clipped, learned: bool = False) -> Params:
+def clipped_gradient(shape: Shape, a: Adaptation, post: Batch, settings: Clipped, learned: Sequence[str] = ()) -> Params:
     """Return the gradient of ProMP's objective in meta, at an adaptation on old batches."""
     p, loss = run(shape, a.path[-1], post.observation), surrogate(shape, post, settings.clip)
     penalty = settings.kl_penalty / max(1, len(a.batches))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 METHODS = {
     "rl2": "kshot_baselines.rl2",
     "maml": "kshot_baselines.maml",
+    "maesn": "kshot_baselines.maesn",
     "multitask": "kshot_baselines.multitask",
     "scratch": "kshot_baselines.scratch",
     "recurrent-ppo": "kshot_baselines.recurrent_ppo",
@@ -22,6 +23,9 @@ METHODS = {
 PRESETS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "pretrained": ("maml", {"inner_steps": 0}),  # one policy on all tasks, which adapts at test as MAML's does
     "untrained": ("maml", {"steps": 0}),  # a random one, likewise
+    "maesn-no-latent": ("maesn", {"latent": 0, "adapt_policy": True}),  # MAML with learned step sizes
+    "maesn-no-kl": ("maesn", {"latent_kl": 0.0}),
+    "maesn-conditioning": ("maesn", {"inner_steps": 0}),  # latents trained without an inner update
 }
 
 

@@ -2,6 +2,10 @@
 
 Parameters are `{"0.weight": (inputs, outputs), "0.bias": (outputs,), …, "log_std": (action,)}`, the last empty where
 actions are discrete; with a leading axis of tasks, each task has its own. Every function runs on all tasks at once.
+
+A policy may have a latent of d numbers (MAESN, Gupta et al. 2018, arXiv 1802.07245): then what it is given ends with d
+columns of standard normal noise ε, held for an episode, in whose place the network sees z = μ + σ ∘ ε, with the
+parameters `"latent_mean": (d,)`, μ, and `"latent_log_std": (d,)`, log σ, of which every task always has its own.
 """
 
 from __future__ import annotations
@@ -17,15 +21,17 @@ from kshot.family import Variant
 
 Params: TypeAlias = dict[str, torch.Tensor]
 MIN_LOG_STD = math.log(1e-6)  # as MAML's published policy
+OWN = ("latent_mean", "latent_log_std")  # parameters of which each task has its own
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
 
 
 class Shape(NamedTuple):
     """What a policy's network looks like."""
 
-    sizes: tuple[int, ...]  # of the layers: observation, hidden …, action or number of actions
+    sizes: tuple[int, ...]  # of the layers: observation and latent, hidden …, action or number of actions
     activation: str
     discrete: bool
+    latent: int = 0  # how many of the inputs it is
 
 
 class Outputs(NamedTuple):
@@ -89,7 +95,7 @@ class Categorical(NamedTuple):
 Distribution: TypeAlias = Gaussian | Categorical
 
 
-def shape_of(variant: Variant, hidden: tuple[int, ...], activation: str) -> Shape:
+def shape_of(variant: Variant, hidden: tuple[int, ...], activation: str, latent: int = 0) -> Shape:
     """Return the shape of a policy for a variant.
 
     Raises:
@@ -100,7 +106,7 @@ def shape_of(variant: Variant, hidden: tuple[int, ...], activation: str) -> Shap
     space = variant.action_space
     discrete = isinstance(space, spaces.Discrete)
     outputs = int(space.n) if isinstance(space, spaces.Discrete) else math.prod(space.shape or ())
-    return Shape((variant.observation_space.shape[0], *hidden, outputs), activation, discrete)
+    return Shape((variant.observation_space.shape[0] + latent, *hidden, outputs), activation, discrete, latent)
 
 
 def shapes_of_params(shape: Shape) -> dict[str, tuple[int, ...]]:
@@ -108,21 +114,36 @@ def shapes_of_params(shape: Shape) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for i, (a, b) in enumerate(zip(shape.sizes[:-1], shape.sizes[1:], strict=True)):
         shapes |= {f"{i}.weight": (a, b), f"{i}.bias": (b,)}
-    return {**shapes, "log_std": (0 if shape.discrete else shape.sizes[-1],)}
+    shapes["log_std"] = (0 if shape.discrete else shape.sizes[-1],)
+    return shapes | dict.fromkeys(OWN, (shape.latent,)) if shape.latent else shapes
 
 
 def initial(shape: Shape) -> Params:
-    """Draw parameters as MAML's published policy: weights by Xavier's uniform law, biases and log_std 0."""
-    params = {name: torch.zeros(size) for name, size in shapes_of_params(shape).items()}
+    """Draw shared parameters as MAML's published policy: weights by Xavier's uniform law, biases and log_std 0."""
+    params = {name: torch.zeros(size) for name, size in shapes_of_params(shape).items() if name not in OWN}
     for name, x in params.items():
         if name.endswith("weight"):
             torch.nn.init.xavier_uniform_(x)
     return params
 
 
+def prior(shape: Shape, tasks: int) -> Params:
+    """Return the latent parameters of tasks of which nothing is known, those of N(0, I); none without a latent."""
+    return {name: torch.zeros(tasks, shape.latent) for name in OWN} if shape.latent else {}
+
+
 def for_tasks(params: Mapping[str, torch.Tensor], tasks: int) -> Params:
-    """Return shared parameters as those of each task, without a copy."""
-    return {name: x.expand(tasks, *x.shape) for name, x in params.items()}
+    """Return shared parameters, and those that each task has its own of, as those of each task, without a copy."""
+    return {name: x if name in OWN else x.expand(tasks, *x.shape) for name, x in params.items()}
+
+
+def network_input(params: Mapping[str, torch.Tensor], x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return what the first layer sees of what a policy is given, (tasks, n, k), and σ ∘ ε where there is a latent."""
+    if OWN[0] not in params:
+        return x, None
+    mean, log_std = (params[name].unsqueeze(-2) for name in OWN)
+    spread = log_std.exp() * x[..., -mean.shape[-1] :]
+    return torch.cat([x[..., : -mean.shape[-1]], mean + spread], -1), spread
 
 
 def outputs(shape: Shape, params: Mapping[str, torch.Tensor], observation: torch.Tensor) -> Outputs:
@@ -131,9 +152,9 @@ def outputs(shape: Shape, params: Mapping[str, torch.Tensor], observation: torch
     Args:
         shape: of the policy.
         params: of each task, with a leading axis of tasks, or shared by all.
-        observation: (tasks, n, k).
+        observation: (tasks, n, k), with the noise of a latent at its end.
     """
-    x, last = observation, len(shape.sizes) - 2
+    (x, _), last = network_input(params, observation), len(shape.sizes) - 2
     for i in range(last + 1):
         x = x @ params[f"{i}.weight"] + params[f"{i}.bias"].unsqueeze(-2)
         x = ACTIVATIONS[shape.activation](x) if i < last else x

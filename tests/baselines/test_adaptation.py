@@ -8,11 +8,12 @@ torch = pytest.importorskip("torch")
 from kshot_baselines import adaptation, derivatives, episodes, meta_update, policies  # noqa: E402
 from kshot_baselines.adaptation import Inner, flat, unflat  # noqa: E402
 from kshot_baselines.episodes import Batch  # noqa: E402
-from kshot_baselines.policies import Outputs, Shape  # noqa: E402
+from kshot_baselines.policies import OWN, Outputs, Shape  # noqa: E402
 
 TASKS, EPISODES, STEPS = 3, 4, 5
 GAUSSIAN, CATEGORICAL = Shape((2, 5, 4, 2), "tanh", False), Shape((2, 5, 4, 3), "tanh", True)
 RELU = Shape((2, 5, 4, 2), "relu", False)
+LATENT = Shape((4, 5, 4, 2), "tanh", False, 2)
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
 F64 = {"dtype": torch.float64}
 
@@ -21,7 +22,9 @@ def options():
     """Every option of the inner update, on both kinds of actions."""
     every = itertools.product(adaptation.OBJECTIVES, (1, 2), (False, True))
     cases = [(GAUSSIAN, *x) for x in every]
-    return [*cases, (CATEGORICAL, "vpg", 1, False), (CATEGORICAL, "dice", 2, True), (RELU, "lvc", 1, True)]
+    cases += [(CATEGORICAL, "vpg", 1, False), (CATEGORICAL, "dice", 2, True), (RELU, "lvc", 1, True)]
+    # MAESN: latents alone with one step size or learned ones, and with the policy's parameters.
+    return [*cases, *((LATENT, *x) for x in (("vpg", 2, False, OWN), ("vpg", 2, True, OWN), ("dice", 1, True, ())))]
 
 
 def double(params, device):
@@ -31,7 +34,7 @@ def double(params, device):
 def batch_of(shape, params, device):
     """Steps of policies with these parameters, some of whose episodes end early."""
     n = EPISODES * STEPS
-    observation = torch.randn(TASKS, n, 2, **F64, device=device)
+    observation = torch.randn(TASKS, n, shape.sizes[0], **F64, device=device)
     old = policies.outputs(shape, params, observation)
     action = policies.distribution(shape, old).sample()
     mask = torch.ones(TASKS, EPISODES, STEPS, **F64, device=device)
@@ -46,11 +49,14 @@ class Setting:
 
     def __init__(self, case, device="cpu", first_order=False):
         torch.manual_seed(1)
-        self.shape, objective, steps, learned = case
-        self.inner = Inner(self.shape, objective, 0.3, 0.9, first_order)
-        params = double(policies.initial(self.shape), device)
-        self.learned = learned
-        self.meta = adaptation.with_step_sizes(params, 0.3) if learned else params
+        self.shape, objective, steps, learned, *only = case
+        self.inner = Inner(self.shape, objective, 0.3, 0.9, first_order, *only)
+        params = double(policies.initial(self.shape) | policies.prior(self.shape, TASKS), device)
+        self.meta = params
+        if learned:
+            sizes = adaptation.learned_step_shapes(self.inner)
+            self.meta = {**params, **{k: torch.full(size, 0.3, **F64, device=device) for k, size in sizes.items()}}
+        self.learned = adaptation.learned_steps(self.meta)
         if learned:  # all different
             self.meta = {k: x * (1 + 0.1 * torch.rand_like(x)) for k, x in self.meta.items()}
         self.batches, now = [], policies.for_tasks(params, TASKS)
@@ -145,7 +151,7 @@ def test_part_of_the_episodes_gives_an_approximation_of_the_fisher_product():
 
     def product(a, post):
         p = derivatives.run(s.shape, s.a.path[-1], post.observation)
-        return flat(meta_update.fisher_product(s.shape, a, p, post, True)(v))
+        return flat(meta_update.fisher_product(s.shape, a, p, post, s.learned)(v))
 
     exact = product(s.a, s.post)
     torch.testing.assert_close(product(adaptation.on_parts(s.inner, s.a, 1.0), s.post), exact)
@@ -261,3 +267,32 @@ def test_a_step_goes_down_by_the_step_size_of_each_parameter():
         for p in (before, after)
     ]
     assert losses[1] < losses[0]
+
+
+def test_the_inner_update_leaves_alone_what_it_is_not_to_change():
+    s = Setting((LATENT, "vpg", 1, True, OWN))
+    before, after = s.a.path
+    assert s.learned == OWN
+    for name, x in before.items():
+        assert torch.equal(after[name], x.expand_as(after[name])) == (name not in OWN)
+
+
+def test_a_penalty_of_meta_is_part_of_a_trust_region_step():
+    """One so heavy that the loss hardly counts goes downhill; one that is constant changes nothing."""
+    s = Setting((LATENT, "vpg", 1, True, OWN))
+    trust = meta_update.Trust(0.01, 10, 1e-2, 1.0)
+
+    def step(penalty=None):
+        return meta_update.trust_region_step(s.inner, s.meta, s.a, s.post, trust, penalty)
+
+    def heavy(meta):
+        return 1e4 * meta["latent_mean"].square().sum()
+
+    plain, metrics = step()
+    same, shifted = step(lambda meta: 0 * meta["latent_mean"].sum() + 7)
+    assert torch.equal(flat(plain), flat(same))
+    assert shifted["loss"] == pytest.approx(metrics["loss"] + 7)
+    found, metrics = step(heavy)
+    assert metrics["accepted"]
+    assert heavy(found) < heavy(s.meta) < heavy(plain) * 1.5
+    assert metrics["kl"] <= 0.01

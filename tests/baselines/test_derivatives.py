@@ -13,13 +13,16 @@ SHAPES = [
     Shape((2, 5), "tanh", True),  # no hidden layer
     Shape((2, 9, 4), "tanh", True),
     Shape((2, 20, 18, 17, 20), "tanh", False),  # layers that take the way of wide ones
+    Shape((4, 8, 6, 2), "tanh", False, 2),  # a latent
+    Shape((2, 5), "relu", True, 1),
+    Shape((20, 18, 17, 2), "relu", False, 17),
 ]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
 
 
 def params_of(shape, device):
-    one = policies.initial(shape)
-    return {k: torch.randn(TASKS, *x.shape, dtype=torch.float64, device=device) for k, x in one.items()}
+    sizes = policies.shapes_of_params(shape)
+    return {k: torch.randn(TASKS, *size, dtype=torch.float64, device=device) for k, size in sizes.items()}
 
 
 @pytest.fixture(params=SHAPES, ids=str)
@@ -81,17 +84,20 @@ def test_reverse_mode(setting):
 def test_forward_mode_is_the_transpose_of_reverse_mode(setting):
     shape, params, observation, p = setting
     v = params_of(shape, observation.device)
-    change, hidden = derivatives.tangent(p, v)
+    change, moved = derivatives.tangent(p, v)
     for _ in range(3):
         u = Outputs(*(torch.randn_like(x) for x in p.out))
         back = derivatives.cotangent(p, u)
         forwards = sum(float((a * b).sum()) for a, b in zip(u, change, strict=True))
         assert forwards == pytest.approx(sum(float((back[k] * v[k]).sum()) for k in v), rel=1e-9)
     step = 1e-6
-    for i, h in enumerate(hidden):
+    assert (moved[0] is None) == (shape.latent == 0)
+    for i, m in enumerate(moved):
+        if m is None:
+            continue
         up, down = ({k: params[k] + sign * step * v[k] for k in v} for sign in (1, -1))
-        up, down = (derivatives.run(shape, x, observation).inputs[i + 1] for x in (up, down))
-        torch.testing.assert_close(h, (up - down) / (2 * step), rtol=1e-6, atol=1e-6)
+        up, down = (derivatives.run(shape, x, observation).inputs[i][..., -m.shape[-1] :] for x in (up, down))
+        torch.testing.assert_close(m, (up - down) / (2 * step), rtol=1e-6, atol=1e-6)
 
 
 def test_gradient_and_hessian(setting):
@@ -121,7 +127,9 @@ def test_a_loss_without_bend_has_a_hessian_of_the_network_alone(setting):
 
 def test_shared_parameters_need_no_copies(setting):
     shape, _, observation, _ = setting
-    shared = policies.for_tasks({k: x[0] for k, x in params_of(shape, observation.device).items()}, TASKS)
+    shared = policies.for_tasks(
+        {k: x if k in policies.OWN else x[0] for k, x in params_of(shape, observation.device).items()}, TASKS
+    )
     copies = {k: x.contiguous() for k, x in shared.items()}
     p, q = (derivatives.run(shape, x, observation) for x in (shared, copies))
     (_, one), (_, other) = (derivatives.gradient_and_hessian(shape, x, loss) for x in (p, q))
