@@ -108,7 +108,7 @@ def gradient_and_hessian(shape: Shape, p: Pass, loss: Loss) -> tuple[Params, Hes
                 delta.mul_(p.slopes[i - 1])
                 if curves:
                     delta.addcmul_(curves[i - 1], moved)
-            else:
+            elif latent is not None and p.spread is not None:
                 mean, log_std = OWN
                 change[mean] = delta.sum(1)
                 change[log_std] = ((delta + latent * v[log_std].unsqueeze(-2)) * p.spread).sum(1)

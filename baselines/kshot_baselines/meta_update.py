@@ -69,7 +69,9 @@ def divergence(shape: Shape, b: Batch, old: Outputs | None = None) -> Loss:
     return kl
 
 
-def meta_gradient(a: Adaptation, post: Pass, loss: Loss, at: Sequence[Outputs] = (), learned: Sequence[str] = ()) -> Params:
+def meta_gradient(
+    a: Adaptation, post: Pass, loss: Loss, at: Sequence[Outputs] = (), learned: Sequence[str] = ()
+) -> Params:
     """Return the gradient in meta of a loss of the adapted policies' outputs."""
     return pull(a, cotangent(post, outputs_gradient(loss, post.out)), at, learned)
 
@@ -174,7 +176,9 @@ def clipped_steps(
     return new, {"loss": float(loss), "kl": float(kl)}
 
 
-def clipped_gradient(shape: Shape, a: Adaptation, post: Batch, settings: Clipped, learned: Sequence[str] = ()) -> Params:
+def clipped_gradient(
+    shape: Shape, a: Adaptation, post: Batch, settings: Clipped, learned: Sequence[str] = ()
+) -> Params:
     """Return the gradient of ProMP's objective in meta, at an adaptation on old batches."""
     p, loss = run(shape, a.path[-1], post.observation), surrogate(shape, post, settings.clip)
     penalty = settings.kl_penalty / max(1, len(a.batches))

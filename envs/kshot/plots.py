@@ -74,11 +74,11 @@ def adaptation_curves(
     peers = groups(results).get((v.id, split))
     if not peers:
         raise ValueError(f"no results of {v.id} {split}")
-    looks = _looks(results)
+    looks, labels = _looks(results), _labels(results)
     figure, axes = _figure(path, 7.2, 4.2)
     pulls = v.scored_by_trial and v.trial == 1
     for identity, group in peers.items():
-        look, level = looks[_short(identity)], _is_level(group)
+        look, level = looks[labels[v.id, _short(identity)]], _is_level(group)
         x, curve = _within(group) if pulls else _curve(group, identity)
         if not level and len(x):
             _draw_curve(axes, x, curve, look, group[0].agent.round)
@@ -110,20 +110,20 @@ def aggregate(results: Sequence[Result], path: str | os.PathLike[str], *, split:
         raise ValueError(f"no results on {split} beside a random and an oracle row: nothing can be normalised")
     common = _common(found)
     summaries, looks = {}, _looks(results)
-    for identity, per_variant in ((k, found[k]) for k in found if common <= set(found[k])):
+    for label, per_variant in ((k, found[k]) for k in found if common <= set(found[k])):
         seeds = min(len(per_variant[v]) for v in common)
         cells = np.stack([per_variant[v][:seeds] for v in sorted(common)], 1)  # (seeds, variants)
-        summaries[identity] = summary(cells, (identity, split), "iqm", sample=False)
-    ordered = sorted(summaries, key=lambda identity: summaries[identity].value)
+        summaries[label] = summary(cells, (label, split), "iqm", sample=False)
+    ordered = sorted(summaries, key=lambda label: summaries[label].value)
     figure, axes = _figure(path, 7.2, 1.5 + 0.42 * len(ordered))
-    for y, identity in enumerate(ordered):
-        one, look = summaries[identity], looks[identity]
+    for y, label in enumerate(ordered):
+        one, look = summaries[label], looks[label]
         axes.barh(y, one.value, color=look.colour, height=0.62, alpha=0.85)
         if not math.isnan(one.low):
             axes.errorbar(one.value, y, xerr=_ends([one]), color="black", capsize=3, linewidth=1.3)
         end = max(one.value, 0.0) if math.isnan(one.high) else max(one.high, 0.0)
         axes.annotate(f"{one.value:.2f}", (end, y), xytext=(6, 0), textcoords="offset points", va="center")
-    axes.set_yticks(range(len(ordered)), [looks[identity].label for identity in ordered])
+    axes.set_yticks(range(len(ordered)), [looks[label].label for label in ordered])
     for x in (0.0, 1.0):
         axes.axvline(x, color=GREY, linewidth=1.2, linestyle="-" if x == 0 else (0, (6, 3)), zorder=0)
     axes.set_xlim(min(-0.05, axes.get_xlim()[0]), max(1.12, axes.get_xlim()[1] * 1.08))
@@ -158,14 +158,15 @@ def gaps(results: Sequence[Result], path: str | os.PathLike[str], *, variant: st
         raise ValueError(f"no results of {v.id} on train, test or ood splits")
     keys = [(s, identity) for s in splits for identity, group in by_split[s].items() if not _is_level(group)]
     ends = {(s, identity): reference_means(by_split[s], by_split[s][identity][0].tasks.n) for s, identity in keys}
-    raw = not keys or None in ends.values()
+    raw, labels = not keys or None in ends.values(), _labels(results)
     points: dict[str, dict[str, Interval]] = {}
     for s in splits:
         for identity, group in by_split[s].items():
             if (raw or not _is_level(group)) and (last := _last(group)) is not None:
                 one = summary(last, (v.id, s, identity), "mean", is_sample(v.id, s, group[0].tasks.n))
                 scale = None if raw else ends[s, identity]
-                points.setdefault(_short(identity), {})[s] = one if scale is None else _rescale(one, scale)
+                label = labels[v.id, _short(identity)]
+                points.setdefault(label, {})[s] = one if scale is None else _rescale(one, scale)
     figure, axes = _figure(path, max(5.0, 2.0 + 1.6 * len(splits)), 4.2)
     _draw_points(axes, splits, points, _looks(results))
     if not raw:
@@ -235,14 +236,15 @@ def _within(group: Group) -> tuple[list[int], list[Interval]]:
 
 
 def _normalised(results: Sequence[Result], split: str) -> dict[str, dict[str, Floats]]:
-    """Return normalised scores of every seed, by identity and variant, of agents that are no references."""
+    """Return normalised scores of every seed, by label and variant, of agents that are no references."""
+    labels = _labels(results)
     found: dict[str, dict[str, Floats]] = {}
     for (variant, name), peers in groups(results).items():
         for identity, group in peers.items() if name == split else ():
             ends, last = reference_means(peers, group[0].tasks.n), _last(group)
             if last is not None and ends is not None and not _is_level(group):
                 scaled = (last.mean(1) - ends[0]) / (ends[1] - ends[0])
-                found.setdefault(_short(identity), {})[variant] = scaled
+                found.setdefault(labels[variant, _short(identity)], {})[variant] = scaled
     return found
 
 
@@ -275,22 +277,37 @@ def _short(identity: str) -> str:
     return identity.rsplit(" ", 1)[0]
 
 
-def _looks(results: Sequence[Result]) -> dict[str, _Agent]:
-    """Return how each identity looks; the same name with another config is numbered."""
-    agents = {_short(key): g for peers in groups(results).values() for key, g in peers.items()}
-    looks: dict[str, _Agent] = {}
-    names: dict[str, int] = {}
-    adaptive = 0
-    for identity in sorted(agents):
-        card = agents[identity][0].agent
+def _labels(results: Sequence[Result]) -> dict[tuple[str, str], str]:
+    """Return the label of each agent by variant and identity.
+
+    It is the agent's name, and a number only where agents of that name have several configs on that very variant: the
+    settings of a method usually differ between variants, and it is the same method all the same.
+    """
+    labels: dict[tuple[str, str], str] = {}
+    counts: dict[tuple[str, str], int] = {}
+    agents = {(v, _short(key)): g[0].agent for (v, _), peers in groups(results).items() for key, g in peers.items()}
+    for variant, identity in sorted(agents):
+        card = agents[variant, identity]
         plain = card.name.replace("$", r"\$").lstrip("_")[:32] or "agent"
-        names[plain] = names.get(plain, 0) + 1
-        label = plain + (f" #{names[plain]}" if names[plain] > 1 else "") + " (sees the task)" * card.privileged
-        if _is_level(agents[identity]):
-            looks[identity] = _Agent(label, GREY, "*" if card.privileged else "x")
+        number = counts[variant, plain] = counts.get((variant, plain), 0) + 1
+        labels[variant, identity] = plain + f" #{number}" * (number > 1) + " (sees the task)" * card.privileged
+    return labels
+
+
+def _looks(results: Sequence[Result]) -> dict[str, _Agent]:
+    """Return how each label looks."""
+    labels, levels = _labels(results), {}
+    for (variant, _), peers in groups(results).items():
+        for key, group in peers.items():
+            levels[labels[variant, _short(key)]] = group[0].agent if _is_level(group) else None
+    looks: dict[str, _Agent] = {}
+    adaptive = 0
+    for label in sorted(levels):
+        if (card := levels[label]) is not None:
+            looks[label] = _Agent(label, GREY, "*" if card.privileged else "x")
             continue
         turn, at = divmod(adaptive, len(COLOURS))
-        looks[identity] = _Agent(label, COLOURS[at], MARKERS[(at + turn) % len(MARKERS)])
+        looks[label] = _Agent(label, COLOURS[at], MARKERS[(at + turn) % len(MARKERS)])
         adaptive += 1
     return looks
 

@@ -70,7 +70,9 @@ def test_a_batch_of_tasks_learns_as_each_would_alone(shape):
         scratch.update(shape, of, episodes.batch(e, c.discount, c.gae_lambda), c)
     norms = []
     for i in range(3):
-        part = Episodes(*(x[i : i + 1] if k == "log_std" else x[:, i : i + 1] for k, x in e._asdict().items() if k != "noise"))
+        part = Episodes(
+            *(x[i : i + 1] if k == "log_std" else x[:, i : i + 1] for k, x in e._asdict().items() if k != "noise")
+        )
         expected, found = alone(shape, {k: x[i] for k, x in params.items()}, [part, part], c, 2)
         norms += found
         for k, x in expected.items():

@@ -612,6 +612,25 @@ def test_pictures_show_what_was_scored(two_splits, tmp_path):
     assert all(f">{name}<" in curves for name in ("mine", "maml", "random", "expert (sees the task)"))
 
 
+def test_an_agent_is_numbered_where_one_variant_has_several_of_its_configs(make, references, tmp_path):
+    """A method's settings differ between variants: that makes it no other agent."""
+    pytest.importorskip("matplotlib")
+    other = "kshot/PointGoal-pearl-v0"
+
+    def there(result):
+        return result.model_copy(update={"variant": other})
+
+    one = [*references, *map(there, references), make(-5, lr=1), there(make(-1, lr=2))]
+    text = plots.aggregate(one, tmp_path / "one.svg").read_text()
+    assert ">0.70<" in text  # the mean of 0.5 and 0.9
+    assert "mine #2<" not in text
+    two = [*one, make(-9, lr=2), there(make(-3, lr=1))]
+    for variant in (POINT, other):
+        text = plots.adaptation_curves(two, tmp_path / "two.svg", variant=variant).read_text()
+        assert all(f">{name}<" in text for name in ("mine", "mine #2"))
+        assert ">mine #3<" not in text
+
+
 def test_bandits_show_the_curve_within_the_trial(tmp_path):
     pytest.importorskip("matplotlib")
     results = [kshot.evaluate("constant", BANDIT, num_tasks=20, seed=s) for s in range(3)]
