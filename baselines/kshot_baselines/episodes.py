@@ -108,6 +108,12 @@ def batch(e: Episodes, discount: float, lambda_: float) -> Batch:
     )
 
 
+def of_tasks(e: Episodes, some: slice) -> Episodes:
+    """Return the episodes of some tasks."""
+    tasks_first = {"log_std": e.log_std[some], "noise": None if e.noise is None else e.noise[some]}
+    return e._replace(**{name: x[:, some] for name, x in e._asdict().items() if name not in tasks_first}, **tasks_first)
+
+
 def first_episodes(b: Batch, fraction: float) -> Batch:
     """Return the first part of each task's episodes, at least one."""
     n = max(1, round(fraction * b.weight.shape[1] / b.episode)) * b.episode

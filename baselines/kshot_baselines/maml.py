@@ -16,8 +16,6 @@ import numpy as np
 import torch
 
 from kshot import random, tasks
-from kshot.agents import Experience
-from kshot.agents.torch import Draws
 from kshot.family import Variant
 from kshot.torch_env import TorchEnv
 from kshot_baselines import adaptation
@@ -29,11 +27,12 @@ from kshot_baselines.adaptation import (
     policy_of,
     step_sizes,
 )
-from kshot_baselines.episodes import Batch, Episodes, batch, sample
+from kshot_baselines.episodes import Batch, Episodes, batch, of_tasks, sample
 from kshot_baselines.learner import Weights, optimiser_state, random_state, set_optimiser_state, set_random_state
 from kshot_baselines.meta_update import Clipped, Penalty, Trust, clipped_steps, trust_region_step
 from kshot_baselines.policies import (
     OWN,
+    Outputs,
     Params,
     action_map,
     distribution,
@@ -44,6 +43,7 @@ from kshot_baselines.policies import (
     shape_of,
     shapes_of_params,
 )
+from kshot_baselines.rounds import RoundAgent
 
 BLOCK = 200_000  # steps whose gradient the agent takes at once, to bound memory
 OUTER = ("trpo", "ppo")
@@ -187,7 +187,7 @@ class MamlLearner:
         set_random_state(state["random"], self._device)
 
 
-class MamlAgent:
+class MamlAgent(RoundAgent):
     """Adapts a policy to each task by the inner update of training, after every round of episodes."""
 
     name = "maml"
@@ -197,64 +197,35 @@ class MamlAgent:
         self, variant: Variant, config: Config, inner: Inner, weights: Weights, seed: int, device: torch.device
     ) -> None:
         """Take what a run learned; ValueError where it does not fit the inner update's policy."""
-        self.round = config.eval_episodes or config.episodes
-        self.first_update = self.round
+        super().__init__(variant, inner.shape, config.eval_episodes or config.episodes, seed, device)
         self.config: dict[str, Any] = dataclasses.asdict(config)
-        self._settings, self._inner, self._device = config, inner, device
-        self._meta = {name: x.to(device) for name, x in _fitting(weights, self._inner, config).items()}
-        self._to_env = action_map(variant.action_space, device)
-        self._draws = Draws(seed)
-        self._params: Params = {}
+        self._settings, self._inner = config, inner
+        self._meta = {name: x.to(device) for name, x in _fitting(weights, inner, config).items()}
 
-    def reset(self, n: int) -> None:
+    def begin(self, n: int) -> None:
         """Give each task the shared parameters, and a latent at its prior."""
-        self._draws.restart()
-        self._n, self._updates = n, 0
-        own = {name: x.to(self._device) for name, x in prior(self._inner.shape, n).items()}
-        self._params = for_tasks({**policy_of(self._meta), **own}, n)
-        self._forget()
+        own = {name: x.to(self.device) for name, x in prior(self.shape, n).items()}
+        self._params, self._updates = for_tasks({**policy_of(self._meta), **own}, n), 0
 
-    def act(self, observation: np.ndarray) -> np.ndarray:
-        """Draw actions of each task's policy."""
-        x = torch.tensor(np.asarray(observation, np.float32), device=self._device).reshape(self._n, self.round, -1)
-        out = outputs(self._inner.shape, self._params, torch.cat([x, self._noise], -1))
-        with self._draws.own(self._device):
-            action = distribution(self._inner.shape, out).sample()
-        self._acted.append((x, out.y, action))
-        found: np.ndarray = self._to_env(action).flatten(0, 1).cpu().numpy()
-        return found
+    def outputs(self, x: torch.Tensor) -> Outputs:
+        """Return what each task's policy says."""
+        return outputs(self.shape, self._params, x)
 
-    def observe(self, experience: Experience) -> None:
-        """Keep the step."""
-        going = experience.active & ~(experience.terminated | experience.truncated)
-        rows = (np.asarray(x, np.float32) for x in (experience.reward * experience.active, experience.active, going))
-        self._seen.append(torch.tensor(np.stack(list(rows)), device=self._device).reshape(3, self._n, self.round))
-
-    def end_episode(self) -> None:
+    def learn(self, found: Episodes) -> None:
         """Take an inner step for each task, in blocks of tasks that bound memory."""
-        c = self._settings
-        size = max(1, BLOCK // (len(self._seen) * self.round))
+        c, (horizon, tasks, _) = self._settings, found.reward_tp1.shape
+        size = max(1, BLOCK // (horizon * self.round))
         factor = 1.0 if self._updates < max(1, c.inner_steps) else c.later_lr
-        blocks = [self._stepped(slice(i, i + size), factor) for i in range(0, self._n, size)]
+        blocks = [self._stepped(found, slice(i, i + size), factor) for i in range(0, tasks, size)]
         self._params = {name: torch.cat([block[name] for block in blocks]) for name in self._params}
         self._updates += 1
-        self._forget()
 
-    def _stepped(self, block: slice, factor: float) -> Params:
+    def _stepped(self, found: Episodes, block: slice, factor: float) -> Params:
         """Return the parameters of some tasks after an inner step on their round."""
         params = {name: x[block] for name, x in self._params.items()}
-        observation, y, action = (torch.stack([x[block] for x in kept]) for kept in zip(*self._acted, strict=True))
-        reward, mask, going = torch.stack([x[:, block] for x in self._seen], 1)
-        found = Episodes(observation, y, params["log_std"], action, reward, mask, going, self._noise[block])
         sizes = {name: factor * x for name, x in step_sizes(self._inner, {**self._meta, **params}).items()}
-        b = batch(found, self._settings.discount, self._settings.gae_lambda)
+        b = batch(of_tasks(found, block), self._settings.discount, self._settings.gae_lambda)
         return adaptation.step(params, sizes, inner_gradient(self._inner, params, b))
-
-    def _forget(self) -> None:
-        with self._draws.own(self._device):
-            self._noise = torch.randn(self._n, self.round, self._inner.shape.latent, device=self._device)
-        self._acted: list[tuple[torch.Tensor, ...]] = []
-        self._seen: list[torch.Tensor] = []
 
 
 def _fitting(weights: Weights, inner: Inner, config: Config) -> Weights:

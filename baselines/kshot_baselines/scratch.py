@@ -11,19 +11,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
-from kshot.agents import Experience
-from kshot.agents.torch import Draws, going_on
 from kshot.family import Variant
-from kshot_baselines.episodes import Batch, Episodes, batch
+from kshot_baselines.episodes import Batch, Episodes, batch, of_tasks
 from kshot_baselines.learner import Weights
 from kshot_baselines.policies import (
     Outputs,
     Params,
     Shape,
-    action_map,
     distribution,
     for_tasks,
     initial,
@@ -32,6 +28,7 @@ from kshot_baselines.policies import (
     shapes_of_params,
 )
 from kshot_baselines.ppo import clipped_surrogate
+from kshot_baselines.rounds import RoundAgent
 
 BLOCK = 60_000  # steps whose gradient is taken at once, to bound memory
 
@@ -129,7 +126,7 @@ def clip_each(params: Params, most: float) -> None:
         g *= factor.reshape(-1, *[1] * (g.ndim - 1))
 
 
-class Agent:
+class Agent(RoundAgent):
     """Learns each task from the same random policy, by an update after every round of episodes."""
 
     name = "scratch"
@@ -138,55 +135,30 @@ class Agent:
         self, variant: Variant, config: Config, weights: Weights, seed: int, device: str | torch.device
     ) -> None:
         """Take a random policy; ValueError where it does not fit the variant and config."""
-        self.round = self.first_update = config.episodes
+        shape = shape_of(variant, config.hidden, config.activation)
+        super().__init__(variant, shape, config.episodes, seed, torch.device(device))
         self.config: dict[str, Any] = asdict(config)
-        self._settings, self._device = config, torch.device(device)
-        self._shape = shape_of(variant, config.hidden, config.activation)
-        self._start = {name: x.to(device) for name, x in _fitting(weights, self._shape).items()}
-        self._to_env = action_map(variant.action_space, self._device)
+        self._settings = config
+        self._start = {name: x.to(device) for name, x in _fitting(weights, shape).items()}
         self._size = max(1, BLOCK // (config.episodes * variant.horizon))  # tasks a block
-        self._draws = Draws(seed)
 
-    def reset(self, n: int) -> None:
+    def begin(self, n: int) -> None:
         """Give each task the random policy and a fresh optimiser."""
-        self._draws.restart()
         self._sizes = [min(self._size, n - i) for i in range(0, n, self._size)]
         self._blocks = [learning(for_tasks(self._start, m), self._settings.learning_rate) for m in self._sizes]
-        self._forget()
 
-    @torch.no_grad()
-    def act(self, observation: np.ndarray) -> np.ndarray:
-        """Draw actions of each task's policy."""
-        x = torch.tensor(np.asarray(observation, np.float32), device=self._device)
-        x = x.reshape(sum(self._sizes), self.round, -1)
+    def outputs(self, x: torch.Tensor) -> Outputs:
+        """Return what each task's policy says."""
         parts = zip(self._blocks, torch.split(x, self._sizes), strict=True)
-        found = [outputs(self._shape, block.params, part) for block, part in parts]
-        out = Outputs(torch.cat([o.y for o in found]), torch.cat([o.log_std for o in found]))
-        with self._draws.own(self._device):
-            action = distribution(self._shape, out).sample()
-        self._acted.append((x, out.y, action))
-        actions: np.ndarray = self._to_env(action).flatten(0, 1).cpu().numpy()
-        return actions
+        found = [outputs(self.shape, block.params, part) for block, part in parts]
+        return Outputs(torch.cat([o.y for o in found]), torch.cat([o.log_std for o in found]))
 
-    def observe(self, experience: Experience) -> None:
-        """Keep the step."""
-        e = experience
-        rows = [np.asarray(x, np.float32) for x in (e.reward * e.active, e.active, going_on(e))]
-        self._seen.append(torch.tensor(np.stack(rows), device=self._device).reshape(3, -1, self.round))
-
-    def end_episode(self) -> None:
+    def learn(self, found: Episodes) -> None:
         """Update every task's policy on its round, a block of tasks after the other."""
         c = self._settings
-        acted = [torch.split(torch.stack(kept), self._sizes, 1) for kept in zip(*self._acted, strict=True)]
-        seen = torch.split(torch.stack(self._seen, 1), self._sizes, 2)
-        for block, observation, y, action, (reward, mask, going) in zip(self._blocks, *acted, seen, strict=True):
-            found = Episodes(observation, y, block.params["log_std"].detach().clone(), action, reward, mask, going)
-            update(self._shape, block, batch(found, c.discount, c.gae_lambda), c)
-        self._forget()
-
-    def _forget(self) -> None:
-        self._acted: list[tuple[torch.Tensor, ...]] = []
-        self._seen: list[torch.Tensor] = []
+        for i, block in enumerate(self._blocks):
+            some = of_tasks(found, slice(i * self._size, (i + 1) * self._size))
+            update(self.shape, block, batch(some, c.discount, c.gae_lambda), c)
 
 
 def learner(variant: Variant, config: Config, seed: int, device: str | torch.device) -> Learner:
