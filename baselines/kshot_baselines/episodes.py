@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -110,7 +110,7 @@ def batch(e: Episodes, discount: float, lambda_: float) -> Batch:
 
 def of_tasks(e: Episodes, some: slice) -> Episodes:
     """Return the episodes of some tasks."""
-    tasks_first = {"log_std": e.log_std[some], "noise": None if e.noise is None else e.noise[some]}
+    tasks_first: dict[str, Any] = {"log_std": e.log_std[some], "noise": None if e.noise is None else e.noise[some]}
     return e._replace(**{name: x[:, some] for name, x in e._asdict().items() if name not in tasks_first}, **tasks_first)
 
 
