@@ -15,6 +15,7 @@ METHODS = {
     "rl2": "kshot_baselines.rl2",
     "maml": "kshot_baselines.maml",
     "maesn": "kshot_baselines.maesn",
+    "mgrl": "kshot_baselines.mgrl",
     "multitask": "kshot_baselines.multitask",
     "scratch": "kshot_baselines.scratch",
     "recurrent-ppo": "kshot_baselines.recurrent_ppo",
@@ -25,6 +26,10 @@ PRESETS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "untrained": ("maml", {"steps": 0}),  # a random one, likewise
     "maesn-no-latent": ("maesn", {"latent": 0, "adapt_policy": True}),  # MAML with learned step sizes
     "maesn-no-kl": ("maesn", {"latent_kl": 0.0}),
+    "mgrl-fixed": (
+        "mgrl",
+        {"learn_discount": False, "learn_lambda": False},
+    ),  # the same learner, with γ and λ as they are
     "maesn-conditioning": ("maesn", {"inner_steps": 0}),  # latents trained without an inner update
 }
 

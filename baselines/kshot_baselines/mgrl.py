@@ -1,0 +1,496 @@
+"""Meta-gradient reinforcement learning: what return to learn from is learned as well.
+
+Xu, van Hasselt and Silver 2018, arXiv 1805.09801. An actor-critic step θ' = θ + f(τ, θ, η) learns from the returns that
+η = (γ, λ) define. How well θ' does on the next sample τ', by a return that stays as it is (γ̄, λ̄), has a gradient in η
+through the step, and η follows it. Then τ' is what the next step learns from.
+
+The trace z ≈ dθ/dη is carried forwards, z' = ∂F/∂θ μ z + ∂F/∂η with F = θ + f: exact through the last step with μ = 0,
+through all of them with μ = 1 and plain gradient steps. By option, costs and the step size are learned the same way.
+A critic trained on the learned return makes the meta-gradient short-sighted where its values stand for what follows;
+an outer critic, trained on (γ̄, λ̄) alone, does not (Bonnet et al. 2022, arXiv 2211.10550).
+
+All functions run on independent runs at once, along the first axis: one in training, each task's own at test.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from kshot import random, tasks
+from kshot.family import Variant
+from kshot.torch_env import TorchEnv
+from kshot_baselines.episodes import Episodes, sample
+from kshot_baselines.learner import Weights, optimiser_state, random_state, set_optimiser_state, set_random_state
+from kshot_baselines.policies import (
+    Outputs,
+    Params,
+    Shape,
+    action_map,
+    distribution,
+    for_tasks,
+    initial,
+    outputs,
+    shape_of,
+    shapes_of_params,
+)
+from kshot_baselines.rounds import RoundAgent
+
+INNER, OUTER, EMBED, SQUARE = "value.", "outer.", "embed", "square."  # before names of parameters
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings; the sources leave most of them open for tasks as small as these, see `docs/baselines.md`."""
+
+    steps: int = 4_000_000  # of the environment
+    rows: int = 100  # episodes an iteration, a task each
+    hidden: tuple[int, ...] = (64, 64)  # for policy and values each
+    activation: str = "tanh"  # or relu
+    log_std: float = 0.0  # at the start, of actions in [-1, 1]
+    embedding: int = 16  # of η, an input of policy and values; 0: none
+    discount: float = 0.95  # γ, at the start
+    gae_lambda: float = 0.9  # λ, at the start
+    learn_discount: bool = True
+    learn_lambda: bool = True
+    learn_entropy_cost: bool = False
+    learn_value_cost: bool = False
+    learn_learning_rate: bool = False
+    outer_discount: float = 0.99  # γ̄
+    outer_lambda: float = 1.0  # λ̄
+    outer_critic: bool = True  # the paper: False
+    trace: float = 0.0  # μ
+    vtrace: bool = False  # truncated likelihood ratios to the policy that sampled (Espeholt et al. 2018)
+    meta_learning_rate: float = 1e-2  # of Adam on η
+    learning_rate: float = 1e-3  # of RMSProp
+    anneal: bool = True  # it falls to 0 in a straight line
+    decay: float = 0.99  # of RMSProp
+    entropy_cost: float = 0.0
+    value_cost: float = 0.5
+    max_grad_norm: float = 0.5
+    episodes: int = 5  # at test, a round: under one policy, then an update
+    eval_learning_rate: float = 1e-3  # at test
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "episodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        for name, learned in (("discount", self.learn_discount), ("gae_lambda", self.learn_lambda)):
+            if learned and not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name):g}; to be learned it must start between 0 and 1")
+        for name in ("trace", "outer_discount", "outer_lambda", "discount", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name):g}; expected 0 to 1")
+        if self.learn_entropy_cost and not self.entropy_cost:
+            raise ValueError("entropy_cost is 0; to be learned it must start above 0")
+
+
+class Net(NamedTuple):
+    """Shapes of the networks."""
+
+    policy: Shape
+    value: Shape
+    embedding: int
+
+
+class Steps(NamedTuple):
+    """Steps of n episodes of R runs; those of a run are T times n in a row for the networks."""
+
+    observation: torch.Tensor  # (R, T n, k)
+    clock: torch.Tensor  # (R, T n, 1), the part of the episode that is over: values see it, for episodes end
+    action: torch.Tensor  # (R, T n, …)
+    log_prob: torch.Tensor  # (R, T n), of the policy that acted
+    reward: torch.Tensor  # (R, T, n)
+    mask: torch.Tensor  # (R, T, n), 0 after an episode's end
+    continues: torch.Tensor  # (R, T, n), 1 where the episode went on after the step
+
+
+class Hyper(NamedTuple):
+    """What η means, (R,) each."""
+
+    discount: torch.Tensor
+    gae_lambda: torch.Tensor
+    entropy_cost: torch.Tensor
+    value_cost: torch.Tensor
+    learning_rate: torch.Tensor
+
+
+def learned(c: Config) -> tuple[str, ...]:
+    """Return the names of what is meta-learned."""
+    flags = (c.learn_discount, c.learn_lambda, c.learn_entropy_cost, c.learn_value_cost, c.learn_learning_rate)
+    return tuple(name for name, flag in zip(Hyper._fields, flags, strict=True) if flag)
+
+
+def start_of(c: Config) -> torch.Tensor:
+    """Return η at the start, (E,): the logits of what lies in [0, 1], 0 for what starts in the middle of its range."""
+    starts = [getattr(c, name) if name in ("discount", "gae_lambda") else 0.5 for name in learned(c)]
+    return torch.tensor([math.log(x / (1 - x)) for x in starts])
+
+
+def hyper_of(c: Config, eta: torch.Tensor, learning_rate: float | None = None) -> Hyper:
+    """Return what η, (R, E), means: sigmoids for γ and λ, and for the others sigmoids of twice what they start with."""
+    values = {name: eta.new_full(eta.shape[:1], getattr(c, name)) for name in Hyper._fields}
+    if learning_rate is not None:
+        values["learning_rate"] = torch.full_like(values["learning_rate"], learning_rate)
+    for i, name in enumerate(learned(c)):
+        scale = 1.0 if name in ("discount", "gae_lambda") else 2 * values[name]
+        values[name] = scale * torch.sigmoid(eta[:, i])
+    return Hyper(**values)
+
+
+def net_of(variant: Variant, c: Config) -> Net:
+    """Return the shapes that a config means."""
+    policy = shape_of(variant, c.hidden, c.activation)
+    embedding = c.embedding if learned(c) else 0
+    sizes = (policy.sizes[0] + embedding, *policy.sizes[1:])
+    return Net(policy._replace(sizes=sizes), Shape((sizes[0] + 1, *c.hidden, 1), c.activation, True), embedding)
+
+
+def shapes(net: Net, c: Config) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each parameter of one run by name."""
+    values = {k: size for k, size in shapes_of_params(net.value).items() if k != "log_std"}
+    found = shapes_of_params(net.policy) | {INNER + k: size for k, size in values.items()}
+    if c.outer_critic:
+        found |= {OUTER + k: size for k, size in values.items()}
+    return found | ({EMBED: (len(learned(c)), net.embedding)} if net.embedding else {})
+
+
+def initial_params(net: Net, c: Config) -> Params:
+    """Draw the parameters of one run."""
+    params = initial(net.policy)
+    params["log_std"] += c.log_std
+    for prefix in (INNER, OUTER)[: 1 + c.outer_critic]:
+        params |= {prefix + k: x for k, x in initial(net.value).items() if k != "log_std"}
+    return params | ({EMBED: torch.randn(len(learned(c)), net.embedding)} if net.embedding else {})
+
+
+def steps_of(shape: Shape, e: Episodes) -> Steps:
+    """Return the steps of episodes, each task's as a run."""
+    horizon, runs, n = e.reward_tp1.shape
+
+    def flat(x: torch.Tensor) -> torch.Tensor:
+        return x.transpose(0, 1).flatten(1, 2)
+
+    action = flat(e.action_t)
+    log_prob = distribution(shape, Outputs(flat(e.y_t), e.log_std)).log_prob(action)
+    time = torch.arange(horizon, device=action.device, dtype=e.reward_tp1.dtype) / horizon
+    clock = time.repeat_interleave(n).expand(runs, -1)[..., None]
+    rest = (x.transpose(0, 1).contiguous() for x in (e.reward_tp1, e.mask_t, e.continues_tp1))
+    return Steps(flat(e.observation_t), clock, action, log_prob, *rest)
+
+
+def policy_outputs(net: Net, theta: Mapping[str, torch.Tensor], x: torch.Tensor, seen: torch.Tensor) -> Outputs:
+    """Return what the policies say of observations, (R, n, k), where they see the η that (R, E) is."""
+    return outputs(net.policy, theta, _embedded(net, theta, x, seen))
+
+
+def value(net: Net, theta: Mapping[str, torch.Tensor], prefix: str, s: Steps, seen: torch.Tensor) -> torch.Tensor:
+    """Return the values of a critic at all steps, (R, T, n)."""
+    own = {k.removeprefix(prefix): x for k, x in theta.items() if k.startswith(prefix)}
+    x = torch.cat([_embedded(net, theta, s.observation, seen), s.clock], -1)
+    nothing = x.new_zeros(len(x), 0)
+    return outputs(net.value, {**own, "log_std": nothing}, x).y.reshape(s.reward.shape)
+
+
+def _embedded(net: Net, theta: Mapping[str, torch.Tensor], x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    if not net.embedding:
+        return x
+    found = (seen[:, None] @ theta[EMBED]).expand(-1, x.shape[1], -1)
+    return torch.cat([x, found], -1)
+
+
+def returns(
+    reward: torch.Tensor,
+    continues: torch.Tensor,
+    value_t: torch.Tensor,
+    value_tp1: torch.Tensor,
+    discount: torch.Tensor,
+    lambda_: torch.Tensor,
+    ratio: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return λ-returns g_t = r + γ ((1 − λ) v_{t+1} + λ g_{t+1}), or with ratios V-trace's targets, differentiable.
+
+    Args:
+        reward: (R, T, n).
+        continues: (R, T, n), 1 where step t + 1 goes on from there.
+        value_t: (R, T, n).
+        value_tp1: (R, T, n), 0 where nothing follows.
+        discount: (R, T, n) or (R, 1, 1).
+        lambda_: likewise.
+        ratio: (R, T, n), likelihood ratios to the policy that acted; they count up to 1 (arXiv 1802.01561, equation 1).
+    """
+    weight = torch.ones_like(reward) if ratio is None else ratio.clamp(max=1.0)
+    delta = weight * (reward + discount * value_tp1 - value_t)
+    carry = (discount * lambda_ * continues * weight).expand_as(delta)
+    correction, found = torch.zeros_like(delta[:, 0]), []
+    for t in reversed(range(delta.shape[1])):
+        correction = delta[:, t] + carry[:, t] * correction
+        found.append(correction)
+    return torch.stack(found[::-1], 1) + value_t
+
+
+def following(s: Steps, value_t: torch.Tensor) -> torch.Tensor:
+    """Return the values of what each step led to, 0 where its episode ended: what is scored ends there as well."""
+    return torch.cat([value_t[:, 1:], torch.zeros_like(value_t[:, :1])], 1) * s.continues
+
+
+def gradient(net: Net, c: Config, theta: Params, hyper: Hyper, s: Steps, seen: torch.Tensor) -> Params:
+    """Return −f / α, the gradient of the actor-critic's loss, as a function of θ and η alike.
+
+    The loss is −(g − v) log π + b (g − v)² / 2 − c H, a mean over steps, with g − v constant in the first term and g in
+    the second; an outer critic is fitted to its own returns.
+    """
+    ratio = None
+    if c.vtrace:
+        new = distribution(net.policy, policy_outputs(net, theta, s.observation, seen)).log_prob(s.action)
+        ratio = (new - s.log_prob).exp().reshape(s.reward.shape)
+    v = value(net, theta, INNER, s, seen)
+    discount, lambda_ = (x[:, None, None] for x in (hyper.discount, hyper.gae_lambda))
+    g = returns(s.reward, s.continues, v, following(s, v), discount, lambda_, ratio)
+    advantage = (g - v).flatten(1)
+    outer = _outer_returns(c, s, value(net, theta, OUTER, s, seen), ratio) if c.outer_critic else None
+    weight = s.mask / s.mask.sum((1, 2), keepdim=True)
+
+    def loss(th: Params) -> torch.Tensor:
+        policy = distribution(net.policy, policy_outputs(net, th, s.observation, seen))
+        gain = policy.log_prob(s.action) * advantage + hyper.entropy_cost[:, None] * policy.entropy()
+        miss = hyper.value_cost[:, None, None] * (g - value(net, th, INNER, s, seen)).square()
+        if outer is not None:
+            miss = miss + c.value_cost * (outer - value(net, th, OUTER, s, seen)).square()
+        return ((0.5 * miss - gain.reshape(miss.shape)) * weight).sum()  # over runs, which share nothing
+
+    found: Params = torch.func.grad(loss)(theta)
+    return found
+
+
+def _outer_returns(c: Config, s: Steps, v: torch.Tensor, ratio: torch.Tensor | None = None) -> torch.Tensor:
+    discount, lambda_ = (v.new_full((1, 1, 1), x) for x in (c.outer_discount, c.outer_lambda))
+    return returns(s.reward, s.continues, v, following(s, v), discount, lambda_, ratio)
+
+
+def stepped(c: Config, theta: Params, square: Params, g: Params, learning_rate: torch.Tensor) -> tuple[Params, Params]:
+    """Return θ and RMSProp's moving squares after a step against a gradient, clipped to a norm a run."""
+    norm = torch.stack([x.square().flatten(1).sum(1) for x in g.values() if x.numel()]).sum(0).sqrt()
+    factor = (c.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+
+    def like(x: torch.Tensor, of_runs: torch.Tensor) -> torch.Tensor:
+        return of_runs.reshape(-1, *[1] * (x.ndim - 1))
+
+    g = {k: x * like(x, factor) for k, x in g.items()}
+    square = {k: c.decay * x + (1 - c.decay) * g[k].square() for k, x in square.items()}
+    # The root of the sum has a derivative at 0 too, where a unit is not in use.
+    change = {k: g[k] / (square[k] + 1e-8).sqrt() for k in theta}
+    return {k: x - like(x, learning_rate) * change[k] for k, x in theta.items()}, square
+
+
+def advance(
+    net: Net, c: Config, theta: Params, square: Params, eta: torch.Tensor, trace: Params, s: Steps, lr: float
+) -> tuple[Params, Params, Params]:
+    """Return θ', its moving squares, and the trace dθ'/dη.
+
+    Args:
+        net: the networks.
+        c: the settings.
+        theta: (R, …) each.
+        square: likewise.
+        eta: (R, E).
+        trace: dθ/dη, (E, R, …) each; with μ = 0 it may be anything of that shape.
+        s: what the step learns from.
+        lr: the learning rate, or what it starts from where it is learned.
+    """
+    seen = eta.detach()
+
+    def update(theta: Params, eta: torch.Tensor) -> tuple[Params, Params]:
+        hyper = hyper_of(c, eta, lr)
+        return stepped(c, theta, square, gradient(net, c, theta, hyper, s, seen), hyper.learning_rate)
+
+    def along(z: Params, direction: torch.Tensor) -> Params:
+        _, change, _ = torch.func.jvp(update, (theta, eta), (z, direction), has_aux=True)
+        found: Params = change
+        return found
+
+    new, squares = update(theta, eta)
+    if not eta.shape[1]:
+        return new, squares, trace
+    each = torch.eye(eta.shape[1], device=eta.device, dtype=eta.dtype)[:, None].expand(-1, *eta.shape)
+    return new, squares, torch.func.vmap(along)({k: c.trace * x for k, x in trace.items()}, each)
+
+
+def meta_gradient(net: Net, c: Config, theta: Params, trace: Params, s: Steps, seen: torch.Tensor) -> torch.Tensor:
+    """Return the gradient in η, (R, E), of −J', the loss of θ on a sample by the outer return alone.
+
+    J' is the policy's: its advantages are constants, over the outer critic or, without one, over the learned return's.
+    """
+    v = value(net, theta, OUTER if c.outer_critic else INNER, s, seen)
+    advantage = (_outer_returns(c, s, v) - v).flatten(1)
+    weight = (s.mask / s.mask.sum((1, 2), keepdim=True)).flatten(1)
+
+    def loss(th: Params) -> torch.Tensor:
+        policy = distribution(net.policy, policy_outputs(net, th, s.observation, seen))
+        return -(policy.log_prob(s.action) * advantage * weight).sum()
+
+    g = torch.func.grad(loss)(theta)
+    return sum((g[k] * trace[k]).flatten(2).sum(-1) for k in g).mT  # type: ignore[union-attr,no-any-return]
+
+
+class Learner:
+    """A training run on tasks of the training law."""
+
+    def __init__(self, variant: Variant, config: Config, seed: int, device: str | torch.device) -> None:
+        """Draw the networks; seeds torch's generator."""
+        torch.manual_seed(seed)
+        self.steps = self.iteration = 0
+        self._variant, self._config, self._seed, self._device = variant, config, seed, torch.device(device)
+        self.net = net_of(variant, config)
+        self.theta = {k: x[None].to(device) for k, x in initial_params(self.net, config).items()}
+        self._square = {k: torch.zeros_like(x) for k, x in self.theta.items()}
+        self.eta = start_of(config)[None].to(device)
+        self._trace = {k: x.new_zeros(self.eta.shape[1], *x.shape) for k, x in self.theta.items()}
+        self._adam = torch.optim.Adam([self.eta], lr=config.meta_learning_rate)
+        self._env = TorchEnv(variant.id, config.rows, device)
+        self._to_env = action_map(variant.action_space, self._device)
+
+    def iterate(self) -> dict[str, float]:
+        """Run an iteration.
+
+        Returns:
+            `return`, the mean over episodes; `loss`, the meta-objective's gradient's norm; `entropy`; what η means.
+        """
+        c = self._config
+        seen = self.eta.detach().clone()
+        found = self._sample(seen)
+        s = steps_of(self.net.policy, found)
+        lr = c.learning_rate * (max(0.0, 1 - self.steps / c.steps) if c.anneal else 1.0)
+        self.steps += found.mask_t.numel()
+        norm = 0.0
+        if learned(c):
+            g = meta_gradient(self.net, c, self.theta, self._trace, s, seen)
+            if self.iteration:  # before, nothing has depended on η
+                self.eta.grad, norm = g, float(g.norm())
+                self._adam.step()
+        self.theta, self._square, self._trace = advance(
+            self.net, c, self.theta, self._square, self.eta.detach(), self._trace, s, lr
+        )
+        self.iteration += 1
+        policy = distribution(self.net.policy, policy_outputs(self.net, self.theta, s.observation, seen))
+        entropy = (policy.entropy() * s.mask.flatten(1)).sum() / s.mask.sum()
+        hyper = hyper_of(c, self.eta.detach())
+        return {
+            "return": float(s.reward.sum(1).mean()),
+            "loss": norm,
+            "entropy": float(entropy),
+            **{name: float(getattr(hyper, name)) for name in learned(c)},
+        }
+
+    def _sample(self, seen: torch.Tensor) -> Episodes:
+        """Run an episode in every row, each of a task of its own."""
+        task_seed, row_seed = np.random.SeedSequence([self._seed, self.iteration]).generate_state(2, np.uint64)
+        self._env.set_task(tasks.sample(self._variant, "train", self._config.rows, int(task_seed >> 1)))
+        seeds = random.row_seeds(int(row_seed >> 1), self._env.num_envs)
+        actor, shape = acting(self.net, self.theta, seen)
+        return sample(self._env, shape, actor, self._config.rows, self._to_env, seeds)
+
+    def weights(self) -> Weights:
+        """Return the networks, RMSProp's moving squares and η of the one run."""
+        own = {**self.theta, **{SQUARE + k: x for k, x in self._square.items()}, "eta": self.eta}
+        return {k: x[0].detach().cpu().clone() for k, x in own.items()}
+
+    def get_state(self) -> dict[str, Any]:
+        """Return all that the future of the run depends on."""
+        return {
+            "steps": self.steps,
+            "iteration": self.iteration,
+            "weights": self.weights(),
+            "trace": {k: x.cpu().clone() for k, x in self._trace.items()},
+            "adam": optimiser_state(self._adam),
+            "random": random_state(self._device),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.steps, self.iteration = int(state["steps"]), int(state["iteration"])
+        weights = {k: x[None].to(self._device) for k, x in state["weights"].items()}
+        self.eta.data.copy_(weights.pop("eta"))
+        self._square = {k: weights[SQUARE + k] for k in self.theta}
+        self.theta = {k: weights[k] for k in self.theta}
+        self._trace = {k: x.to(self._device) for k, x in state["trace"].items()}
+        set_optimiser_state(self._adam, state["adam"])
+        set_random_state(state["random"], self._device)
+
+
+def acting(net: Net, theta: Params, seen: torch.Tensor) -> tuple[Params, Shape]:
+    """Return policies that take observations alone: what they see of η is the same at every step, a bias."""
+    if not net.embedding:
+        return {k: theta[k] for k in shapes_of_params(net.policy)}, net.policy
+    k = net.policy.sizes[0] - net.embedding
+    weight = theta["0.weight"]
+    bias = theta["0.bias"] + ((seen[:, None] @ theta[EMBED]) @ weight[:, k:]).squeeze(1)
+    own = {name: theta[name] for name in shapes_of_params(net.policy)}
+    shape = net.policy._replace(sizes=(k, *net.policy.sizes[1:]))
+    return {**own, "0.weight": weight[:, :k], "0.bias": bias}, shape
+
+
+class Agent(RoundAgent):
+    """Goes on learning on each task from what was trained, with its η, by a step after every round of episodes."""
+
+    name = "mgrl"
+    adapts = True
+
+    def __init__(
+        self, variant: Variant, config: Config, weights: Weights, seed: int, device: str | torch.device
+    ) -> None:
+        """Take what was trained; ValueError where it does not fit the variant and config."""
+        self._net = net_of(variant, config)
+        plain = shape_of(variant, config.hidden, config.activation)
+        super().__init__(variant, plain, config.episodes, seed, torch.device(device))
+        self.config: dict[str, Any] = asdict(config)
+        self._settings = config
+        self._start = {k: x.to(device) for k, x in _fitting(weights, self._net, config).items()}
+
+    def begin(self, n: int) -> None:
+        """Give each task a copy of everything."""
+        own = {k: x.clone(memory_format=torch.contiguous_format) for k, x in for_tasks(self._start, n).items()}
+        self._eta = own.pop("eta")
+        self._square = {k.removeprefix(SQUARE): own.pop(k) for k in list(own) if k.startswith(SQUARE)}
+        self._theta = own
+        self._actor = acting(self._net, self._theta, self._eta)[0]
+
+    def outputs(self, x: torch.Tensor) -> Outputs:
+        """Return what each task's policy says."""
+        return outputs(self.shape, self._actor, x)
+
+    def learn(self, found: Episodes) -> None:
+        """Take the actor-critic's step for each task."""
+        c = self._settings
+        s, hyper = steps_of(self.shape, found), hyper_of(c, self._eta, c.eval_learning_rate)
+        g = gradient(self._net, c, self._theta, hyper, s, self._eta)
+        self._theta, self._square = stepped(c, self._theta, self._square, g, hyper.learning_rate)
+        self._actor = acting(self._net, self._theta, self._eta)[0]
+
+
+def learner(variant: Variant, config: Config, seed: int, device: str | torch.device) -> Learner:
+    """Start a run."""
+    return Learner(variant, config, seed, device)
+
+
+def agent(variant: Variant, config: Config, weights: Weights, seed: int, device: str | torch.device = "cpu") -> Agent:
+    """Return what was trained, to be evaluated."""
+    return Agent(variant, config, weights, seed, device)
+
+
+def _fitting(weights: Weights, net: Net, c: Config) -> Weights:
+    """Return weights; ValueError where they are not those of the networks."""
+    sizes = shapes(net, c)
+    expected = {**sizes, **{SQUARE + k: size for k, size in sizes.items()}, "eta": (len(learned(c)),)}
+    found = {k: tuple(x.shape) for k, x in weights.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if found.get(name) != expected.get(name):
+            raise ValueError(
+                f"the parameter {name} is {found.get(name)}; this variant and config expect {expected.get(name)}"
+            )
+    return weights
