@@ -31,9 +31,10 @@ TABLE: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "entropy_cost": 0.02,
     },
     ("rl2", "HalfCheetah*"): {
+        "rows": 100,
         "truncate": 100,
-        "epochs": 2,
-        "minibatches": 8,
+        "epochs": 1,
+        "minibatches": 20,
         "learning_rate": 1e-3,
         "normalise": True,
         "gae_lambda": 0.95,

@@ -34,9 +34,9 @@ class Learner(Protocol):
 
 
 def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return the state of an optimiser's parameters, by number and name, as "0.exp_avg"."""
+    """Return a copy of the state of an optimiser's parameters, by number and name, as "0.exp_avg"."""
     state = optimiser.state_dict()["state"]
-    return {f"{i}.{name}": x for i, of_one in state.items() for name, x in of_one.items()}
+    return {f"{i}.{name}": x.clone() for i, of_one in state.items() for name, x in of_one.items()}
 
 
 def set_optimiser_state(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:

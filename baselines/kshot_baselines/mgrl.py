@@ -310,8 +310,7 @@ def advance(
         return stepped(c, theta, square, gradient(net, c, theta, hyper, s, seen), hyper.learning_rate)
 
     def along(z: Params, direction: torch.Tensor) -> Params:
-        _, change, _ = torch.func.jvp(update, (theta, eta), (z, direction), has_aux=True)
-        found: Params = change
+        found: Params = torch.func.jvp(update, (theta, eta), (z, direction), has_aux=True)[1]
         return found
 
     new, squares = update(theta, eta)
@@ -335,7 +334,7 @@ def meta_gradient(net: Net, c: Config, theta: Params, trace: Params, s: Steps, s
         return -(policy.log_prob(s.action) * advantage * weight).sum()
 
     g = torch.func.grad(loss)(theta)
-    return sum((g[k] * trace[k]).flatten(2).sum(-1) for k in g).mT  # type: ignore[union-attr,no-any-return]
+    return sum((g[k] * trace[k]).flatten(2).sum(-1) for k in g).mT  # type: ignore[no-any-return]
 
 
 class Learner:
