@@ -42,6 +42,7 @@ from kshot_baselines.policies import (
 from kshot_baselines.rounds import RoundAgent
 
 INNER, OUTER, EMBED, SQUARE = "value.", "outer.", "embed", "square."  # before names of parameters
+OPTIMISERS = ("rmsprop", "sgd")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Config:
     log_std: float = 0.0  # at the start, of actions in [-1, 1]
     embedding: int = 16  # of η, an input of policy and values; 0: none
     discount: float = 0.95  # γ, at the start
+    discount_low: float = 0.0  # the least that γ can become; the most is 1
     gae_lambda: float = 0.9  # λ, at the start
     learn_discount: bool = True
     learn_lambda: bool = True
@@ -67,7 +69,8 @@ class Config:
     trace: float = 0.0  # μ
     vtrace: bool = False  # truncated likelihood ratios to the policy that sampled (Espeholt et al. 2018)
     meta_learning_rate: float = 1e-2  # of Adam on η
-    learning_rate: float = 1e-3  # of RMSProp
+    optimiser: str = "rmsprop"  # or sgd
+    learning_rate: float = 1e-3
     anneal: bool = True  # it falls to 0 in a straight line
     decay: float = 0.99  # of RMSProp
     entropy_cost: float = 0.0
@@ -80,9 +83,14 @@ class Config:
         for name in ("rows", "episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
-        for name, learned in (("discount", self.learn_discount), ("gae_lambda", self.learn_lambda)):
-            if learned and not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name):g}; to be learned it must start between 0 and 1")
+        if self.optimiser not in OPTIMISERS:
+            raise ValueError(f"optimiser is {self.optimiser!r}; expected one of {', '.join(OPTIMISERS)}")
+        ranges = (("discount", self.learn_discount, self.discount_low), ("gae_lambda", self.learn_lambda, 0.0))
+        for name, learned, low in ranges:
+            if learned and not low < getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} is {getattr(self, name):g}; to be learned it must start between {low:g} and 1"
+                )
         for name in ("trace", "outer_discount", "outer_lambda", "discount", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name):g}; expected 0 to 1")
@@ -126,20 +134,26 @@ def learned(c: Config) -> tuple[str, ...]:
     return tuple(name for name, flag in zip(Hyper._fields, flags, strict=True) if flag)
 
 
+def ranges_of(c: Config) -> dict[str, tuple[float, float]]:
+    """Return between what each of what is meta-learned can be: costs and steps from 0 to twice what they start with."""
+    fixed = {"discount": (c.discount_low, 1.0), "gae_lambda": (0.0, 1.0)}
+    return {name: fixed.get(name, (0.0, 2 * getattr(c, name))) for name in learned(c)}
+
+
 def start_of(c: Config) -> torch.Tensor:
-    """Return η at the start, (E,): the logits of what lies in [0, 1], 0 for what starts in the middle of its range."""
-    starts = [getattr(c, name) if name in ("discount", "gae_lambda") else 0.5 for name in learned(c)]
-    return torch.tensor([math.log(x / (1 - x)) for x in starts])
+    """Return η at the start, (E,): logits of the part of its range that each starts at."""
+    parts = [(getattr(c, name) - low) / (high - low) for name, (low, high) in ranges_of(c).items()]
+    return torch.tensor([math.log(x / (1 - x)) for x in parts])
 
 
 def hyper_of(c: Config, eta: torch.Tensor, learning_rate: float | None = None) -> Hyper:
-    """Return what η, (R, E), means: sigmoids for γ and λ, and for the others sigmoids of twice what they start with."""
+    """Return what η, (R, E), means: sigmoids, each stretched to its range; of a given learning rate where it is."""
     values = {name: eta.new_full(eta.shape[:1], getattr(c, name)) for name in Hyper._fields}
     if learning_rate is not None:
         values["learning_rate"] = torch.full_like(values["learning_rate"], learning_rate)
-    for i, name in enumerate(learned(c)):
-        scale = 1.0 if name in ("discount", "gae_lambda") else 2 * values[name]
-        values[name] = scale * torch.sigmoid(eta[:, i])
+    for i, (name, (low, high)) in enumerate(ranges_of(c).items()):
+        part = torch.sigmoid(eta[:, i])
+        values[name] = 2 * values[name] * part if name == "learning_rate" else low + (high - low) * part
     return Hyper(**values)
 
 
@@ -282,6 +296,8 @@ def stepped(c: Config, theta: Params, square: Params, g: Params, learning_rate: 
         return of_runs.reshape(-1, *[1] * (x.ndim - 1))
 
     g = {k: x * like(x, factor) for k, x in g.items()}
+    if c.optimiser == "sgd":
+        return {k: x - like(x, learning_rate) * g[k] for k, x in theta.items()}, square
     square = {k: c.decay * x + (1 - c.decay) * g[k].square() for k, x in square.items()}
     # The root of the sum has a derivative at 0 too, where a unit is not in use.
     change = {k: g[k] / (square[k] + 1e-8).sqrt() for k in theta}

@@ -1,0 +1,207 @@
+"""Three chains that show what meta-gradients do to returns, each with as many independent runs as wanted at once.
+
+    python -m kshot_baselines.chains
+
+- `signal`: ten steps that pay 0.1 or a number from N(0, 1), in turn. γ of a state is learned: it should let
+  through what follows from states where the reward is a signal, and cut off what follows from noise.
+- `aliased`: nine steps; each random reward is followed by its negation, and all states between the two look alike.
+  λ of a state is learned: it should be low where the value is well known, and high at those that look alike.
+- `discounting`: bsuite's Discounting Chain (Osband et al. 2020, arXiv 1908.03568): the first action chooses one of five
+  chains, which pay after 1, 3, 10, 30 and 100 steps; that of 30 pays 1.1, the others 1. One γ is learned by the
+  actor-critic of `mgrl`, with values that stand for all that follows; an outer critic keeps it from being short-sighted
+  (Bonnet et al. 2022, arXiv 2211.10550).
+
+The first two are figure 1 of Xu et al. 2018 (arXiv 1805.09801): tabular prediction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from kshot_baselines import mgrl
+from kshot_baselines.policies import Params, Shape, distribution, outputs
+
+DELAYS, BEST, LENGTH = (1, 3, 10, 30, 100), 3, 100
+
+
+class Prediction(NamedTuple):
+    """A chain whose values are to be predicted, one episode after the other."""
+
+    looks: torch.Tensor  # (T,), which entry of the table of values each step's state has
+    states: tuple[str, ...]  # what the entries are called
+    kinds: tuple[str, ...]  # the kind of each entry
+    rewards: Callable[[int], torch.Tensor]  # of so many runs, (R, T)
+    learns: str  # "discount" or "lambda", of the state that a step leads to
+
+
+def signal_chain(length: int = 10) -> Prediction:
+    """Return the chain of noise and signal in turn."""
+    noisy = torch.arange(length) % 2 == 0
+
+    def rewards(runs: int) -> torch.Tensor:
+        return torch.where(noisy, torch.randn(runs, length), 0.1)
+
+    kinds = tuple("noise" if x else "signal" for x in noisy)
+    return Prediction(torch.arange(length), tuple(map(str, range(length))), kinds, rewards, "discount")
+
+
+def aliased_chain(length: int = 9) -> Prediction:
+    """Return the chain of rewards and their negations."""
+    second = torch.arange(length) % 2 == 1
+    known = int((~second).sum())
+
+    def rewards(runs: int) -> torch.Tensor:
+        first = torch.randn(runs, known).repeat_interleave(2, 1)[:, :length]
+        return torch.where(second, -first, first)
+
+    looks = torch.where(second, known, torch.arange(length) // 2)
+    names = (*map(str, range(0, length, 2)), "aliased")
+    return Prediction(looks, names, ("known",) * known + ("aliased",), rewards, "lambda")
+
+
+def predict(
+    chain: Prediction,
+    runs: int,
+    seed: int = 0,
+    episodes: int = 2_000,
+    learning_rate: float = 0.5,
+    meta_learning_rate: float = 0.5,
+    trace: float = 0.9,
+    start: float = 0.0,
+) -> torch.Tensor:
+    """Learn values and what they are learned from; return γ or λ of each state after each episode, (episodes, R, S).
+
+    θ' = θ + α (g − v) ∂v, and J' is the mean squared error to undiscounted returns of the next episode.
+    """
+    torch.manual_seed(seed)
+    looks, size = chain.looks, len(chain.states)
+    v, eta = torch.zeros(runs, size), torch.full((runs, size), start)
+    z = torch.zeros(size, runs, size)  # dv/dη: of η, of runs, of v
+    directions = torch.eye(size)[:, None].expand(size, runs, size)
+    continues = torch.ones(len(looks))
+    continues[-1] = 0
+    share = learning_rate / torch.bincount(looks)[looks]  # of a step: entries that several have learn from their mean
+    found = []
+    for _ in range(episodes):
+        reward = chain.rewards(runs)
+        outcome = reward.flip(1).cumsum(1).flip(1)
+        meta = -2 * ((outcome - v[:, looks]) * z[..., looks]).mean(-1).mT  # (R, S)
+        eta = eta - meta_learning_rate * meta
+        found.append(torch.sigmoid(eta))
+
+        def updated(v: torch.Tensor, eta: torch.Tensor, reward: torch.Tensor = reward) -> torch.Tensor:
+            value_t = v[:, looks]
+            value_tp1 = torch.cat([value_t[:, 1:], torch.zeros_like(value_t[:, :1])], 1)
+            own = torch.sigmoid(eta)[:, looks]
+            own = torch.cat([own[:, 1:], torch.zeros_like(own[:, :1])], 1)  # of where the step led
+            ones = torch.ones_like(own)
+            gamma, lambda_ = (own, ones) if chain.learns == "discount" else (ones, own)
+            parts = (reward, continues.expand_as(reward), value_t, value_tp1, gamma, lambda_)
+            g = mgrl.returns(*(x[..., None] for x in parts))[..., 0]
+            return v.index_add(1, looks, share * (g - value_t))
+
+        def along(z: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+            change: torch.Tensor = torch.func.jvp(updated, (v, eta), (z, direction))[1]  # noqa: B023  # used at once
+            return change
+
+        z = torch.func.vmap(along)(trace * z, directions)
+        v = updated(v, eta)
+    return torch.stack(found)
+
+
+def discount(
+    outer_critic: bool, runs: int, seed: int = 0, updates: int = 2_500, batch: int = 32
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Learn the Discounting Chain; return the mean return of each update's episodes and γ, (updates, R) each.
+
+    The settings are those of Bonnet et al.: linear networks, γ in (0.9, 1) from 0.95 on, γ̄ = 1, λ = λ̄ = 0, entropy cost
+    0.005, plain gradient steps of 0.5, Adam with 0.1 for η; but batches of 32 episodes where theirs have 128.
+    """
+    torch.manual_seed(seed)
+    c = mgrl.Config(
+        hidden=(), embedding=0, discount=0.95, discount_low=0.9, gae_lambda=0.0, learn_lambda=False, outer_discount=1.0,
+        outer_lambda=0.0, outer_critic=outer_critic, entropy_cost=0.005, optimiser="sgd", learning_rate=0.5,
+        max_grad_norm=1e9, meta_learning_rate=0.1,
+    )  # fmt: skip
+    net = mgrl.Net(Shape((2, len(DELAYS)), "tanh", True), Shape((3, 1), "tanh", True), 0)
+    one = {k: torch.zeros(runs, *size) for k, size in mgrl.shapes(net, c).items()}
+    theta: Params = one
+    square = {k: torch.zeros_like(x) for k, x in theta.items()}
+    eta = mgrl.start_of(c).repeat(runs, 1)
+    adam = torch.optim.Adam([eta], lr=c.meta_learning_rate)
+    trace = {k: x.new_zeros(1, *x.shape) for k, x in theta.items()}
+    curves = []
+    for i in range(updates):
+        s = _episodes(net, theta, runs, batch)
+        seen = eta.detach()
+        if i:
+            eta.grad = mgrl.meta_gradient(net, c, theta, trace, s, seen)
+            adam.step()
+        theta, square, trace = mgrl.advance(net, c, theta, square, eta.detach(), trace, s, c.learning_rate)
+        curves.append(torch.stack([s.reward.sum(1).mean(1), mgrl.hyper_of(c, eta.detach()).discount]))
+    returns, gammas = torch.stack(curves, 1)
+    return returns, gammas
+
+
+def _episodes(net: mgrl.Net, theta: Params, runs: int, n: int) -> mgrl.Steps:
+    """Run n episodes of each run; the state is the chosen chain, −1 before, and the time."""
+    time = torch.arange(LENGTH) / LENGTH
+    first = torch.stack([torch.full((runs, n), -1.0), torch.zeros(runs, n)], -1)
+    policy = distribution(net.policy, outputs(net.policy, theta, first))
+    chosen = policy.sample()
+    chain = torch.cat([first[:, None, :, 0], chosen[:, None].float().expand(-1, LENGTH - 1, -1)], 1)
+    observation = torch.stack([chain, time[None, :, None].expand_as(chain)], -1).flatten(1, 2)
+    policy = distribution(net.policy, outputs(net.policy, theta, observation))
+    action = policy.sample()
+    action[:, :n] = chosen
+    pays = torch.nn.functional.one_hot(torch.tensor(DELAYS) - 1, LENGTH).float()  # (chains, T)
+    pays[BEST] *= 1.1
+    reward = pays[chosen].transpose(1, 2)
+    mask = torch.ones_like(reward)
+    continues = mask.clone()
+    continues[:, -1] = 0
+    clock = time.repeat_interleave(n).expand(runs, -1)[..., None]
+    return mgrl.Steps(observation, clock, action, policy.log_prob(action), reward, mask, continues)
+
+
+def main(
+    seeds: Annotated[int, typer.Option(help="independent runs")] = 10,
+    path: Annotated[Path | None, typer.Option("--json", help="where to write the curves")] = None,
+    updates: Annotated[int, typer.Option(help="of the Discounting Chain")] = 2_500,
+) -> None:
+    """Run all chains and print what was learned."""
+    table = Table("chain", "what", "mean over runs", "least – most")
+    curves: dict[str, Any] = {}
+    for name, chain in (("signal", signal_chain()), ("aliased", aliased_chain())):
+        found = predict(chain, seeds)
+        late = found[-len(found) // 10 :].mean(0)  # (R, S)
+        # Nothing leads to the first state: what it has is of no effect.
+        for state, kind, x in list(zip(chain.states, chain.kinds, late.T, strict=True))[1:]:
+            table.add_row(name, f"{chain.learns} of state {state} ({kind})", *_of(x))
+        curves[name] = {"states": chain.states, "kinds": chain.kinds, "curve": found[::25].tolist()}
+    for critic in (False, True):
+        returns, gammas = discount(critic, seeds, updates=updates)
+        name = "with an outer critic" if critic else "without an outer critic"
+        tenth = max(1, updates // 10)
+        table.add_row("discounting", f"return {name}", *_of(returns[-tenth:].mean(0)))
+        table.add_row("discounting", f"discount {name}", *_of(gammas[-tenth:].mean(0)))
+        curves[name] = {"return": returns[::10].tolist(), "discount": gammas[::10].tolist()}
+    Console(width=100).print(table)
+    if path is not None:
+        path.write_text(json.dumps(curves) + "\n")
+
+
+def _of(x: torch.Tensor) -> tuple[str, str]:
+    return f"{float(x.mean()):.3f}", f"{float(x.min()):.3f} – {float(x.max()):.3f}"
+
+
+if __name__ == "__main__":
+    typer.run(main)
