@@ -64,6 +64,13 @@ TABLE: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "activation": "tanh",
         "fisher_samples": 0.1,
     },
+    ("maesn", "PointSparse-maesn-*"): {
+        "steps": 16_000_000,
+        "episodes": 10,
+        "hidden": (64, 64),
+        "activation": "tanh",
+        "fisher_samples": 0.1,
+    },
     **{
         ("multitask", pattern): {
             "steps": 2_000_000,
