@@ -9,7 +9,7 @@ demo: $(VENV)/.demo
 	$(BIN)/kshot demo
 
 test: $(VENV)/.dev
-	$(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2  # two threads of torch in each of two processes are many times slower
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
