@@ -136,6 +136,7 @@ def test_every_field_of_a_method_can_be_set_from_text(name):
 
 def test_an_unknown_method_is_named_with_those_that_are_known():
     with pytest.raises(
-        ValueError, match="no method 'rl3'; expected one of rl2, maml, multitask, scratch, recurrent-ppo, pre"
+        ValueError,
+        match="no method 'rl3'; expected one of rl2, maml, maesn, mgrl, multitask, scratch, recurrent-ppo, pre",
     ):
         hparams.config_for("rl3", kshot.variant("PointGoal-v0"))
