@@ -67,6 +67,9 @@ TABLE: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("maesn", "PointSparse-maesn-*"): {
         "steps": 16_000_000,
         "episodes": 10,
+        "discount": 0.9,
+        "inner_lr": 20.0,
+        "latent_kl": 0.01,
         "hidden": (64, 64),
         "activation": "tanh",
         "fisher_samples": 0.1,

@@ -224,7 +224,7 @@ def returns(
     value_t: torch.Tensor,
     value_tp1: torch.Tensor,
     discount: torch.Tensor,
-    lambda_: torch.Tensor,
+    lambda_: torch.Tensor | None,
     ratio: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return λ-returns g_t = r + γ ((1 − λ) v_{t+1} + λ g_{t+1}), or with ratios V-trace's targets, differentiable.
@@ -235,11 +235,13 @@ def returns(
         value_t: (R, T, n).
         value_tp1: (R, T, n), 0 where nothing follows.
         discount: (R, T, n) or (R, 1, 1).
-        lambda_: likewise.
+        lambda_: likewise; None for 0, which needs no walk through time.
         ratio: (R, T, n), likelihood ratios to the policy that acted; they count up to 1 (arXiv 1802.01561, equation 1).
     """
     weight = torch.ones_like(reward) if ratio is None else ratio.clamp(max=1.0)
     delta = weight * (reward + discount * value_tp1 - value_t)
+    if lambda_ is None:
+        return delta + value_t
     carry = (discount * lambda_ * continues * weight).expand_as(delta)
     correction, found = torch.zeros_like(delta[:, 0]), []
     for t in reversed(range(delta.shape[1])):
@@ -264,8 +266,8 @@ def gradient(net: Net, c: Config, theta: Params, hyper: Hyper, s: Steps, seen: t
         new = distribution(net.policy, policy_outputs(net, theta, s.observation, seen)).log_prob(s.action)
         ratio = (new - s.log_prob).exp().reshape(s.reward.shape)
     v = value(net, theta, INNER, s, seen)
-    discount, lambda_ = (x[:, None, None] for x in (hyper.discount, hyper.gae_lambda))
-    g = returns(s.reward, s.continues, v, following(s, v), discount, lambda_, ratio)
+    lambda_ = hyper.gae_lambda[:, None, None] if c.learn_lambda or c.gae_lambda else None
+    g = returns(s.reward, s.continues, v, following(s, v), hyper.discount[:, None, None], lambda_, ratio)
     advantage = (g - v).flatten(1)
     outer = _outer_returns(c, s, value(net, theta, OUTER, s, seen), ratio) if c.outer_critic else None
     weight = s.mask / s.mask.sum((1, 2), keepdim=True)
@@ -283,7 +285,8 @@ def gradient(net: Net, c: Config, theta: Params, hyper: Hyper, s: Steps, seen: t
 
 
 def _outer_returns(c: Config, s: Steps, v: torch.Tensor, ratio: torch.Tensor | None = None) -> torch.Tensor:
-    discount, lambda_ = (v.new_full((1, 1, 1), x) for x in (c.outer_discount, c.outer_lambda))
+    discount = v.new_full((1, 1, 1), c.outer_discount)
+    lambda_ = v.new_full((1, 1, 1), c.outer_lambda) if c.outer_lambda else None
     return returns(s.reward, s.continues, v, following(s, v), discount, lambda_, ratio)
 
 

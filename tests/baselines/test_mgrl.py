@@ -120,6 +120,16 @@ def test_returns_are_those_of_generalised_advantages():
     )
 
 
+def test_lambda_0_needs_no_walk_through_time():
+    reward, value_t, value_tp1 = torch.randn(3, 2, 7, 4)
+    ratio, zero = torch.rand(2, 7, 4), torch.tensor(0.0)
+    walked, at_once = (
+        mgrl.returns(reward, torch.ones_like(reward), value_t, value_tp1, torch.tensor(0.9), x, ratio)
+        for x in (zero, None)
+    )
+    torch.testing.assert_close(at_once, walked)
+
+
 def test_v_trace_by_hand():
     """Equation 1 of arXiv 1802.01561: v + ρ₀ δ₀ + γ c₀ ρ₁ δ₁."""
     reward, continues = torch.tensor([[[1.0], [2.0]]]), torch.tensor([[[1.0], [0.0]]])
@@ -207,6 +217,7 @@ CASES = {
     "default": {},
     "inner critic": {"outer_critic": False},
     "lambda bar": {"outer_critic": False, "outer_lambda": 0.3},
+    "one step": {"learn_lambda": False, "gae_lambda": 0.0, "outer_lambda": 0.0},
     "everything": OPTIONS["everything"] | {"entropy_cost": 0.02},
     "no embedding": {"embedding": 0},
     "V-trace": {"vtrace": True},
