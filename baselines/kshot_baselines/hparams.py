@@ -67,13 +67,13 @@ TABLE: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("maesn", "PointSparse-maesn-*"): {
         "steps": 16_000_000,
         "episodes": 10,
-        "discount": 0.9,
+        "discount": 0.8,
         "inner_lr": 20.0,
-        "latent_kl": 0.01,
         "hidden": (64, 64),
         "activation": "tanh",
         "fisher_samples": 0.1,
     },
+    ("maesn-no-latent", "PointSparse-maesn-*"): {"discount": 0.9, "inner_lr": 0.1, "later_lr": 0.1},
     **{
         ("multitask", pattern): {
             "steps": 2_000_000,
