@@ -63,3 +63,16 @@ def test_the_discounting_chain_pays_what_the_first_action_chose():
     assert (by_step[0, :, 0] == -1).all()
     assert torch.equal(by_step[1:, :, 0], chosen.float().expand(99, -1))
     assert torch.equal(by_step[:, 0, 1], torch.arange(100) / 100)
+
+
+@pytest.mark.parametrize("critic", [False, True])
+def test_the_discounting_chain_learns_gamma_within_its_range(critic):
+    returns, gamma = chains.discount(critic, runs=2, updates=12, batch=4)
+    assert returns.shape == gamma.shape == (12, 2)
+    assert ((returns >= 1) & (returns <= 1.1 + 1e-6)).all()
+    assert (gamma[0] == gamma[0, 0]).all()
+    assert ((gamma > 0.9) & (gamma < 1)).all()
+    assert (gamma[1] != gamma[0]).all()
+    again = chains.discount(critic, runs=2, updates=12, batch=4)[1]
+    assert torch.equal(gamma, again)
+    assert not torch.equal(gamma, chains.discount(not critic, runs=2, updates=12, batch=4)[1])
