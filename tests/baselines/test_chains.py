@@ -72,7 +72,8 @@ def test_the_discounting_chain_learns_gamma_within_its_range(critic):
     assert ((returns >= 1) & (returns <= 1.1 + 1e-6)).all()
     assert (gamma[0] == gamma[0, 0]).all()
     assert ((gamma > 0.9) & (gamma < 1)).all()
-    assert (gamma[1] != gamma[0]).all()
+    assert (gamma[1] == gamma[0]).all()  # values are 0 as yet: the return does not depend on γ
+    assert (gamma[2] != gamma[0]).all()
     again = chains.discount(critic, runs=2, updates=12, batch=4)[1]
     assert torch.equal(gamma, again)
     assert not torch.equal(gamma, chains.discount(not critic, runs=2, updates=12, batch=4)[1])
