@@ -302,3 +302,15 @@ def test_the_agent_takes_the_step_of_training():
     still = mgrl.agent(v, dataclasses.replace(config, eval_learning_rate=0.0), run.weights(), 0)
     kshot.evaluate(still, v.id, split="val", num_tasks=3, episodes=2)
     assert torch.equal(still._theta["0.weight"], start["0.weight"].expand(3, -1, -1))
+
+
+def test_it_learns_and_goes_on_learning_on_each_task():
+    """Dense goals that are hidden: training finds the middle, and steps on a task its goal."""
+    v = kshot.variant("PointGoal-v0")
+    config = mgrl.Config(rows=100, hidden=(32,), steps=200_000)
+    run = mgrl.learner(v, config, 0, "cpu")
+    curve = [run.iterate()["return"] for _ in range(100)]
+    assert np.mean(curve[-10:]) > np.mean(curve[:2]) + 2
+    found = kshot.evaluate(mgrl.agent(v, config, run.weights(), 0), v.id, split="val", num_tasks=30, episodes=40)
+    returns = np.array(found.returns)
+    assert returns[:, -10:].mean() > returns[:, :5].mean() + 2
