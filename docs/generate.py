@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import classical  # beside this file
+import latents
 import learned
 
 from kshot import VARIANTS, Variant, cards, evaluation, leaderboard, results, verification
@@ -135,6 +136,7 @@ def main() -> None:
         path.write_text(text)
     demo_picture(ROOT / "docs/families.png")
     learned.curves_picture(RESULTS, ROOT / "docs/training.png")
+    latents.picture(RESULTS, ROOT / "docs/latents.png")
 
 
 if __name__ == "__main__":
