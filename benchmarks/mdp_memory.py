@@ -3,8 +3,7 @@
 The network of the registered settings is trained, on trials of random actions, to say the posterior mean reward of each
 action in the current state, which its inputs determine: least squares on the answer itself, where reinforcement
 learning has but the return. Printed is the part of the variance that it explains on trials it has not seen, against
-steps; a policy that lacks this knowledge cannot do better than one that ignores the state, whose score (Thompson
-sampling over the actions alone) is printed too.
+steps; and, to compare with, the score of a learner that ignores the state, Thompson sampling over the actions alone.
 
     python benchmarks/mdp_memory.py --steps 10000000
 """

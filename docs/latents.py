@@ -46,7 +46,7 @@ def picture(folder: Path, path: Path, rounds: int = 3) -> None:
     """Draw the episodes of the first round and of the last, those of each task in a colour, by method."""
     v = kshot.variant(VARIANT)
     names = [name for name in SHOWN if (folder / name / f"{v.label}-seed0.safetensors").exists()]
-    goals = np.array(tasks.frozen(v, SPLIT).goal)[:TASKS]
+    goals, felt = np.array(tasks.frozen(v, SPLIT).goal)[:TASKS], v.split(SPLIT).constants["radius"]
     with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(8.4, 2.2 * len(names) + 0.4), layout="constrained")
         grid = figure.subplots(len(names), 2, squeeze=False, sharex=True, sharey=True)
@@ -58,7 +58,7 @@ def picture(folder: Path, path: Path, rounds: int = 3) -> None:
                 for i in range(TASKS):
                     axes.plot(*paths[when, :, i].transpose(2, 0, 1), color=COLOURS[i], lw=0.7, alpha=0.7)
                     axes.plot(*goals[i], "*", color=COLOURS[i], markersize=11, markeredgecolor="black", zorder=3)
-                    axes.add_patch(matplotlib.patches.Circle(goals[i], 0.8, fill=False, color=GREY, lw=0.8, ls=":"))
+                    axes.add_patch(matplotlib.patches.Circle(goals[i], felt, fill=False, color=GREY, lw=0.8, ls=":"))
                 axes.set_aspect("equal")
                 after = f"after {when * agent.round} episodes" if when else "before adapting"
                 axes.set_title(f"{SHOWN[name]}, {after}", loc="left", fontsize=9)

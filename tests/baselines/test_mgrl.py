@@ -314,3 +314,13 @@ def test_it_learns_and_goes_on_learning_on_each_task():
     found = kshot.evaluate(mgrl.agent(v, config, run.weights(), 0), v.id, split="val", num_tasks=30, episodes=40)
     returns = np.array(found.returns)
     assert returns[:, -10:].mean() > returns[:, :5].mean() + 2
+
+
+@pytest.mark.parametrize("anneal", [True, False])
+def test_the_learning_rate_falls_to_nothing_over_the_budget(anneal):
+    _, config, run = started(anneal=anneal)
+    run.iterate()
+    run.steps = config.steps
+    before = run.weights()["0.weight"]
+    run.iterate()
+    assert torch.equal(run.weights()["0.weight"], before) == anneal
