@@ -25,11 +25,14 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
+from torch.nn.functional import one_hot
 
 from kshot_baselines import mgrl
 from kshot_baselines.policies import Params, Shape, distribution, outputs
 
 DELAYS, BEST, LENGTH = (1, 3, 10, 30, 100), 3, 100
+STATES = len(DELAYS) + 2
+UPDATES = 8_000
 
 
 class Prediction(NamedTuple):
@@ -118,20 +121,21 @@ def predict(
 
 
 def discount(
-    outer_critic: bool, runs: int, seed: int = 0, updates: int = 2_500, batch: int = 32
+    outer_critic: bool, runs: int, seed: int = 0, updates: int = UPDATES, batch: int = 16
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Learn the Discounting Chain; return the mean return of each update's episodes and γ, (updates, R) each.
 
-    The settings are those of Bonnet et al.: linear networks, γ in (0.9, 1) from 0.95 on, γ̄ = 1, λ = λ̄ = 0, entropy cost
-    0.005, plain gradient steps of 0.5, Adam with 0.1 for η; but batches of 32 episodes where theirs have 128.
+    After Bonnet et al.: linear networks, γ in (0.9, 1) from 0.95 on, γ̄ = 1, entropy cost 0.005, plain gradient steps,
+    Adam with 0.1 for η. Theirs are 50,000 updates of 128 episodes with λ = λ̄ = 0 and steps of 0.5; of the ones here
+    there are fewer, with λ = λ̄ = 0.95 and steps of 2, so that values come to know of a reward 100 steps away in time.
     """
     torch.manual_seed(seed)
     c = mgrl.Config(
-        hidden=(), embedding=0, discount=0.95, discount_low=0.9, gae_lambda=0.0, learn_lambda=False, outer_discount=1.0,
-        outer_lambda=0.0, outer_critic=outer_critic, entropy_cost=0.005, optimiser="sgd", learning_rate=0.5,
-        max_grad_norm=1e9, meta_learning_rate=0.1,
+        hidden=(), embedding=0, discount=0.95, discount_low=0.9, gae_lambda=0.95, learn_lambda=False,
+        outer_discount=1.0, outer_lambda=0.95, outer_critic=outer_critic, entropy_cost=0.005, optimiser="sgd",
+        learning_rate=2.0, max_grad_norm=1e9, meta_learning_rate=0.1, centre=False,
     )  # fmt: skip
-    net = mgrl.Net(Shape((2, len(DELAYS)), "tanh", True), Shape((3, 1), "tanh", True), 0)
+    net = mgrl.Net(Shape((STATES, len(DELAYS)), "tanh", True), Shape((STATES + 1, 1), "tanh", True), 0)
     one = {k: torch.zeros(runs, *size) for k, size in mgrl.shapes(net, c).items()}
     theta: Params = one
     square = {k: torch.zeros_like(x) for k, x in theta.items()}
@@ -141,7 +145,7 @@ def discount(
     curves = []
     for i in range(updates):
         s = _episodes(net, theta, runs, batch)
-        seen = eta.detach()
+        seen = mgrl.seen_of(c, eta)
         if i:
             eta.grad = mgrl.meta_gradient(net, c, theta, trace, s, seen)
             adam.step()
@@ -152,30 +156,42 @@ def discount(
 
 
 def _episodes(net: mgrl.Net, theta: Params, runs: int, n: int) -> mgrl.Steps:
-    """Run n episodes of each run; the state is the chosen chain, −1 before, and the time."""
-    time = torch.arange(LENGTH) / LENGTH
-    first = torch.stack([torch.full((runs, n), -1.0), torch.zeros(runs, n)], -1)
-    policy = distribution(net.policy, outputs(net.policy, theta, first))
-    chosen = policy.sample()
-    chain = torch.cat([first[:, None, :, 0], chosen[:, None].float().expand(-1, LENGTH - 1, -1)], 1)
-    observation = torch.stack([chain, time[None, :, None].expand_as(chain)], -1).flatten(1, 2)
-    policy = distribution(net.policy, outputs(net.policy, theta, observation))
-    action = policy.sample()
-    action[:, :n] = chosen
-    pays = torch.nn.functional.one_hot(torch.tensor(DELAYS) - 1, LENGTH).float()  # (chains, T)
+    """Run n episodes of each run; the states are the start, each chain until it has paid, and the rest, one-hot.
+
+    Of bsuite's, the number of the chain and the time, linear values could not tell the best chain from its neighbours.
+    """
+    delays, time = torch.tensor(DELAYS), torch.arange(LENGTH)
+
+    def seen(state: torch.Tensor) -> torch.Tensor:
+        return one_hot(state, STATES).float().flatten(1, -2)
+
+    def drawn(observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        policy = distribution(net.policy, outputs(net.policy, theta, observation))
+        action = policy.sample()
+        return action, policy.log_prob(action)
+
+    start = torch.zeros(runs, n, dtype=torch.long)
+    chosen, log_prob = drawn(seen(start))
+    waits = time[:, None] < delays[chosen][:, None]  # (R, T, n)
+    state = torch.where(waits, chosen[:, None] + 1, STATES - 1)
+    state[:, 0] = start
+    observation = seen(state)
+    action, log_probs = drawn(observation)
+    action[:, :n], log_probs[:, :n] = chosen, log_prob
+    pays = one_hot(delays - 1, LENGTH).float()  # (chains, T)
     pays[BEST] *= 1.1
     reward = pays[chosen].transpose(1, 2)
     mask = torch.ones_like(reward)
     continues = mask.clone()
     continues[:, -1] = 0
-    clock = time.repeat_interleave(n).expand(runs, -1)[..., None]
-    return mgrl.Steps(observation, clock, action, policy.log_prob(action), reward, mask, continues)
+    clock = torch.zeros(runs, LENGTH * n, 1)
+    return mgrl.Steps(observation, clock, action, log_probs, reward, mask, continues)
 
 
 def main(
     seeds: Annotated[int, typer.Option(help="independent runs")] = 10,
     path: Annotated[Path | None, typer.Option("--json", help="where to write the curves")] = None,
-    updates: Annotated[int, typer.Option(help="of the Discounting Chain")] = 2_500,
+    updates: Annotated[int, typer.Option(help="of the Discounting Chain")] = UPDATES,
 ) -> None:
     """Run all chains and print what was learned."""
     table = Table("chain", "what", "mean over runs", "least – most")

@@ -42,6 +42,7 @@ from kshot_baselines.policies import (
 from kshot_baselines.rounds import RoundAgent
 
 INNER, OUTER, EMBED, SQUARE = "value.", "outer.", "embed", "square."  # before names of parameters
+MEAN_SQUARE = "return.square"  # the name of the mean of squared returns among the weights
 OPTIMISERS = ("rmsprop", "sgd")
 
 
@@ -49,8 +50,8 @@ OPTIMISERS = ("rmsprop", "sgd")
 class Config:
     """Settings; the sources leave most of them open for tasks as small as these, see `docs/baselines.md`."""
 
-    steps: int = 4_000_000  # of the environment
-    rows: int = 100  # episodes an iteration, a task each
+    steps: int = 1_000_000  # of the environment
+    rows: int = 50  # episodes an iteration, a task each
     hidden: tuple[int, ...] = (64, 64)  # for policy and values each
     activation: str = "tanh"  # or relu
     log_std: float = 0.0  # at the start, of actions in [-1, 1]
@@ -68,7 +69,7 @@ class Config:
     outer_critic: bool = True  # the paper: False
     trace: float = 0.0  # μ
     vtrace: bool = False  # truncated likelihood ratios to the policy that sampled (Espeholt et al. 2018)
-    meta_learning_rate: float = 1e-2  # of Adam on η
+    meta_learning_rate: float = 5e-2  # of Adam on η
     optimiser: str = "rmsprop"  # or sgd
     learning_rate: float = 1e-3
     anneal: bool = True  # it falls to 0 in a straight line
@@ -76,7 +77,9 @@ class Config:
     entropy_cost: float = 0.0
     value_cost: float = 0.5
     max_grad_norm: float = 0.5
-    episodes: int = 5  # at test, a round: under one policy, then an update
+    centre: bool = True  # advantages, over the steps of an update
+    scale_rewards: bool = True  # by the root mean square of the returns of the episodes so far
+    episodes: int = 1  # at test, a round: under one policy, then an update
     eval_learning_rate: float = 1e-3  # at test
 
     def __post_init__(self) -> None:
@@ -157,6 +160,11 @@ def hyper_of(c: Config, eta: torch.Tensor, learning_rate: float | None = None) -
     return Hyper(**values)
 
 
+def seen_of(c: Config, eta: torch.Tensor) -> torch.Tensor:
+    """Return what is embedded of η, (R, E): how far it is from its start, lest it drown what is observed."""
+    return eta.detach() - start_of(c).to(eta)
+
+
 def net_of(variant: Variant, c: Config) -> Net:
     """Return the shapes that a config means."""
     policy = shape_of(variant, c.hidden, c.activation)
@@ -196,6 +204,14 @@ def steps_of(shape: Shape, e: Episodes) -> Steps:
     clock = time.repeat_interleave(n).expand(runs, -1)[..., None]
     rest = (x.transpose(0, 1).contiguous() for x in (e.reward_tp1, e.mask_t, e.continues_tp1))
     return Steps(flat(e.observation_t), clock, action, log_prob, *rest)
+
+
+def scaled(s: Steps, mean_square: torch.Tensor) -> Steps:
+    """Return steps whose rewards are in units of the root mean square of returns, (R,): values are of the order of 1.
+
+    Steps of a size that does not know the rewards' would take thousands of updates to fit values of −15.
+    """
+    return s._replace(reward=s.reward / (mean_square.sqrt() + 1e-8)[:, None, None])
 
 
 def policy_outputs(net: Net, theta: Mapping[str, torch.Tensor], x: torch.Tensor, seen: torch.Tensor) -> Outputs:
@@ -268,9 +284,9 @@ def gradient(net: Net, c: Config, theta: Params, hyper: Hyper, s: Steps, seen: t
     v = value(net, theta, INNER, s, seen)
     lambda_ = hyper.gae_lambda[:, None, None] if c.learn_lambda or c.gae_lambda else None
     g = returns(s.reward, s.continues, v, following(s, v), hyper.discount[:, None, None], lambda_, ratio)
-    advantage = (g - v).flatten(1)
-    outer = _outer_returns(c, s, value(net, theta, OUTER, s, seen), ratio) if c.outer_critic else None
     weight = s.mask / s.mask.sum((1, 2), keepdim=True)
+    advantage = _advantage(c, g - v, weight)
+    outer = _outer_returns(c, s, value(net, theta, OUTER, s, seen), ratio) if c.outer_critic else None
 
     def loss(th: Params) -> torch.Tensor:
         policy = distribution(net.policy, policy_outputs(net, th, s.observation, seen))
@@ -284,14 +300,24 @@ def gradient(net: Net, c: Config, theta: Params, hyper: Hyper, s: Steps, seen: t
     return found
 
 
+def _advantage(c: Config, a: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return advantages, (R, T, n), as those of a row, centred where they are to be."""
+    return (a - (a * weight).sum((1, 2), keepdim=True) if c.centre else a).flatten(1)
+
+
 def _outer_returns(c: Config, s: Steps, v: torch.Tensor, ratio: torch.Tensor | None = None) -> torch.Tensor:
     discount = v.new_full((1, 1, 1), c.outer_discount)
     lambda_ = v.new_full((1, 1, 1), c.outer_lambda) if c.outer_lambda else None
     return returns(s.reward, s.continues, v, following(s, v), discount, lambda_, ratio)
 
 
-def stepped(c: Config, theta: Params, square: Params, g: Params, learning_rate: torch.Tensor) -> tuple[Params, Params]:
-    """Return θ and RMSProp's moving squares after a step against a gradient, clipped to a norm a run."""
+def stepped(
+    c: Config, theta: Params, square: Params, g: Params, learning_rate: torch.Tensor, iteration: int | None = None
+) -> tuple[Params, Params]:
+    """Return θ and RMSProp's moving squares after a step against a gradient, clipped to a norm a run.
+
+    The squares are means over the first iterations: from zeros, the first step would be ten times too large.
+    """
     norm = torch.stack([x.square().flatten(1).sum(1) for x in g.values() if x.numel()]).sum(0).sqrt()
     factor = (c.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
 
@@ -301,14 +327,23 @@ def stepped(c: Config, theta: Params, square: Params, g: Params, learning_rate: 
     g = {k: x * like(x, factor) for k, x in g.items()}
     if c.optimiser == "sgd":
         return {k: x - like(x, learning_rate) * g[k] for k, x in theta.items()}, square
-    square = {k: c.decay * x + (1 - c.decay) * g[k].square() for k, x in square.items()}
+    share = 1 - c.decay if iteration is None else max(1 - c.decay, 1 / (iteration + 1))
+    square = {k: x + share * (g[k].square() - x) for k, x in square.items()}
     # The root of the sum has a derivative at 0 too, where a unit is not in use.
     change = {k: g[k] / (square[k] + 1e-8).sqrt() for k in theta}
     return {k: x - like(x, learning_rate) * change[k] for k, x in theta.items()}, square
 
 
 def advance(
-    net: Net, c: Config, theta: Params, square: Params, eta: torch.Tensor, trace: Params, s: Steps, lr: float
+    net: Net,
+    c: Config,
+    theta: Params,
+    square: Params,
+    eta: torch.Tensor,
+    trace: Params,
+    s: Steps,
+    lr: float,
+    iteration: int | None = None,
 ) -> tuple[Params, Params, Params]:
     """Return θ', its moving squares, and the trace dθ'/dη.
 
@@ -321,15 +356,20 @@ def advance(
         trace: dθ/dη, (E, R, …) each; with μ = 0 it may be anything of that shape.
         s: what the step learns from.
         lr: the learning rate, or what it starts from where it is learned.
+        iteration: from 0; None: long after the first.
     """
-    seen = eta.detach()
+    seen = seen_of(c, eta)
 
     def update(theta: Params, eta: torch.Tensor) -> tuple[Params, Params]:
         hyper = hyper_of(c, eta, lr)
-        return stepped(c, theta, square, gradient(net, c, theta, hyper, s, seen), hyper.learning_rate)
+        return stepped(c, theta, square, gradient(net, c, theta, hyper, s, seen), hyper.learning_rate, iteration)
 
     def along(z: Params, direction: torch.Tensor) -> Params:
-        found: Params = torch.func.jvp(update, (theta, eta), (z, direction), has_aux=True)[1]
+        found: Params
+        if c.trace:
+            found = torch.func.jvp(update, (theta, eta), (z, direction), has_aux=True)[1]
+        else:  # in η alone: nothing is carried through the networks, which takes half the time
+            found = torch.func.jvp(lambda eta: update(theta, eta), (eta,), (direction,), has_aux=True)[1]
         return found
 
     new, squares = update(theta, eta)
@@ -345,12 +385,12 @@ def meta_gradient(net: Net, c: Config, theta: Params, trace: Params, s: Steps, s
     J' is the policy's: its advantages are constants, over the outer critic or, without one, over the learned return's.
     """
     v = value(net, theta, OUTER if c.outer_critic else INNER, s, seen)
-    advantage = (_outer_returns(c, s, v) - v).flatten(1)
-    weight = (s.mask / s.mask.sum((1, 2), keepdim=True)).flatten(1)
+    weight = s.mask / s.mask.sum((1, 2), keepdim=True)
+    advantage = _advantage(c, _outer_returns(c, s, v) - v, weight)
 
     def loss(th: Params) -> torch.Tensor:
         policy = distribution(net.policy, policy_outputs(net, th, s.observation, seen))
-        return -(policy.log_prob(s.action) * advantage * weight).sum()
+        return -(policy.log_prob(s.action) * advantage * weight.flatten(1)).sum()
 
     g = torch.func.grad(loss)(theta)
     return sum((g[k] * trace[k]).flatten(2).sum(-1) for k in g).mT  # type: ignore[no-any-return]
@@ -370,6 +410,7 @@ class Learner:
         self.eta = start_of(config)[None].to(device)
         self._trace = {k: x.new_zeros(self.eta.shape[1], *x.shape) for k, x in self.theta.items()}
         self._adam = torch.optim.Adam([self.eta], lr=config.meta_learning_rate)
+        self._mean_square = torch.zeros(1, device=device)  # of returns
         self._env = TorchEnv(variant.id, config.rows, device)
         self._to_env = action_map(variant.action_space, self._device)
 
@@ -380,9 +421,13 @@ class Learner:
             `return`, the mean over episodes; `loss`, the meta-objective's gradient's norm; `entropy`; what η means.
         """
         c = self._config
-        seen = self.eta.detach().clone()
+        seen = seen_of(c, self.eta)
         found = self._sample(seen)
         s = steps_of(self.net.policy, found)
+        outcome = s.reward.sum(1)
+        self._mean_square += (outcome.square().mean(1) - self._mean_square) / (self.iteration + 1)
+        if c.scale_rewards:
+            s = scaled(s, self._mean_square)
         lr = c.learning_rate * (max(0.0, 1 - self.steps / c.steps) if c.anneal else 1.0)
         self.steps += found.mask_t.numel()
         norm = 0.0
@@ -392,14 +437,14 @@ class Learner:
                 self.eta.grad, norm = g, float(g.norm())
                 self._adam.step()
         self.theta, self._square, self._trace = advance(
-            self.net, c, self.theta, self._square, self.eta.detach(), self._trace, s, lr
+            self.net, c, self.theta, self._square, self.eta.detach(), self._trace, s, lr, self.iteration
         )
         self.iteration += 1
         policy = distribution(self.net.policy, policy_outputs(self.net, self.theta, s.observation, seen))
         entropy = (policy.entropy() * s.mask.flatten(1)).sum() / s.mask.sum()
         hyper = hyper_of(c, self.eta.detach())
         return {
-            "return": float(s.reward.sum(1).mean()),
+            "return": float(outcome.mean()),
             "loss": norm,
             "entropy": float(entropy),
             **{name: float(getattr(hyper, name)) for name in learned(c)},
@@ -415,7 +460,12 @@ class Learner:
 
     def weights(self) -> Weights:
         """Return the networks, RMSProp's moving squares and η of the one run."""
-        own = {**self.theta, **{SQUARE + k: x for k, x in self._square.items()}, "eta": self.eta}
+        own = {
+            **self.theta,
+            **{SQUARE + k: x for k, x in self._square.items()},
+            "eta": self.eta,
+            MEAN_SQUARE: self._mean_square,
+        }
         return {k: x[0].detach().cpu().clone() for k, x in own.items()}
 
     def get_state(self) -> dict[str, Any]:
@@ -434,6 +484,7 @@ class Learner:
         self.steps, self.iteration = int(state["steps"]), int(state["iteration"])
         weights = {k: x[None].to(self._device) for k, x in state["weights"].items()}
         self.eta.data.copy_(weights.pop("eta"))
+        self._mean_square = weights.pop(MEAN_SQUARE)
         self._square = {k: weights[SQUARE + k] for k in self.theta}
         self.theta = {k: weights[k] for k in self.theta}
         self._trace = {k: x.to(self._device) for k, x in state["trace"].items()}
@@ -473,10 +524,10 @@ class Agent(RoundAgent):
     def begin(self, n: int) -> None:
         """Give each task a copy of everything."""
         own = {k: x.clone(memory_format=torch.contiguous_format) for k, x in for_tasks(self._start, n).items()}
-        self._eta = own.pop("eta")
+        self._eta, self._mean_square = own.pop("eta"), own.pop(MEAN_SQUARE)
         self._square = {k.removeprefix(SQUARE): own.pop(k) for k in list(own) if k.startswith(SQUARE)}
-        self._theta = own
-        self._actor = acting(self._net, self._theta, self._eta)[0]
+        self._theta, self._seen_of_eta = own, seen_of(self._settings, self._eta)
+        self._actor = acting(self._net, self._theta, self._seen_of_eta)[0]
 
     def outputs(self, x: torch.Tensor) -> Outputs:
         """Return what each task's policy says."""
@@ -486,9 +537,11 @@ class Agent(RoundAgent):
         """Take the actor-critic's step for each task."""
         c = self._settings
         s, hyper = steps_of(self.shape, found), hyper_of(c, self._eta, c.eval_learning_rate)
-        g = gradient(self._net, c, self._theta, hyper, s, self._eta)
+        if c.scale_rewards:
+            s = scaled(s, self._mean_square)
+        g = gradient(self._net, c, self._theta, hyper, s, self._seen_of_eta)
         self._theta, self._square = stepped(c, self._theta, self._square, g, hyper.learning_rate)
-        self._actor = acting(self._net, self._theta, self._eta)[0]
+        self._actor = acting(self._net, self._theta, self._seen_of_eta)[0]
 
 
 def learner(variant: Variant, config: Config, seed: int, device: str | torch.device) -> Learner:
@@ -504,7 +557,7 @@ def agent(variant: Variant, config: Config, weights: Weights, seed: int, device:
 def _fitting(weights: Weights, net: Net, c: Config) -> Weights:
     """Return weights; ValueError where they are not those of the networks."""
     sizes = shapes(net, c)
-    expected = {**sizes, **{SQUARE + k: size for k, size in sizes.items()}, "eta": (len(learned(c)),)}
+    expected = {**sizes, **{SQUARE + k: size for k, size in sizes.items()}, "eta": (len(learned(c)),), MEAN_SQUARE: ()}
     found = {k: tuple(x.shape) for k, x in weights.items()}
     for name in sorted(expected.keys() | found.keys()):
         if found.get(name) != expected.get(name):

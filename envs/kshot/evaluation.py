@@ -58,8 +58,7 @@ def evaluate(
         agent: an `Agent`, a function of observations, or a name that `make_agent` knows.
         id: of the variant.
         split: which frozen task set.
-        episodes: a task; rounded up to whole rounds of the agent. None: enough for the variant's budgets, or for a
-            mean where the agent does not adapt.
+        episodes: a task; rounded up to whole rounds of the agent. None: see `default_episodes`.
         seed: of the evaluation.
         num_tasks: the first so many tasks of the set; None for `default_tasks`.
         threads: physics threads, 0 for one a core; the result does not depend on it.
@@ -81,7 +80,7 @@ def evaluate(
         task = tasks.frozen(v, split)
         n = _count("num_tasks", num_tasks, default_tasks(v, split, len(task[0])), len(task[0]))
         task = tasks.take(task, slice(0, n))
-        rounds = math.ceil(_count("episodes", episodes, default_episodes(v, n, card.adapts), None) / card.round)
+        rounds = math.ceil(_count("episodes", episodes, default_episodes(v, n, card), None) / card.round)
         order = np.random.default_rng(seed).permutation(n)
         seeds = random.row_seeds(seed, n)
         turns = np.array_split(order, math.ceil(n * card.round / MAX_ROWS))
@@ -161,16 +160,20 @@ def _tables(done: list[tuple[np.ndarray, list[_Round]]], n: int, size: int, vari
 
 def default_tasks(variant: Variant, split: str, size: int) -> int:
     """Return how many tasks of a frozen set of some size are scored if nobody says."""
-    episodes = default_episodes(variant, size, adapts=True)
+    episodes = variant.trial if variant.scored_by_trial else max(variant.budgets) + 1
     most = TEST_EPISODES // episodes if split == "test" else min(OTHER_TASKS, OTHER_EPISODES // episodes)
     return min(size, most)
 
 
-def default_episodes(variant: Variant, tasks: int, adapts: bool) -> int:
-    """Return how many episodes a task gets if nobody says: a trial where those are scored, else for all budgets."""
+def default_episodes(variant: Variant, tasks: int, agent: AgentCard) -> int:
+    """Return how many episodes a task gets if nobody says: enough for all budgets where the agent adapts.
+
+    Where trials are scored it is one trial, except for agents that adapt in longer rounds: one says nothing of those.
+    """
     if variant.scored_by_trial:
-        return variant.trial
-    return max(variant.budgets) + 1 if adapts else math.ceil(LEVEL_EPISODES / tasks)
+        one = agent.round <= variant.trial or not agent.adapts
+        return variant.trial * (1 if one else max(variant.budgets) + 1)
+    return max(variant.budgets) + 1 if agent.adapts else math.ceil(LEVEL_EPISODES / tasks)
 
 
 def run(

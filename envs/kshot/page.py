@@ -22,7 +22,8 @@ what follows them, in the round of episodes that the agent runs under one policy
 
 A cell is `raw [low, high] (normalised)`: the mean return over seeds and tasks with its 95 % bootstrap interval, then
 on the scale where the mean return of *random* on the same tasks is 0 and that of the best agent that sees them is 1.
-Rows are sorted by their test score at the last budget shown; those without one come last. *provisional*: fewer than
+Rows are sorted by their test score at the last budget shown, or the first where trials are scored; those without one
+come last. *provisional*: fewer than
 {MIN_SEEDS} training runs, told apart by the SHA-256 of their checkpoints, of an agent that does not ship with kshot.
 *not converged*: it sees the task and yet another row beats it (95 %, paired by task), so it is no ceiling. `n/a`: the
 agent had not updated on every task by then; –: not evaluated. *published* figures are of the same formulas, horizon
@@ -52,7 +53,8 @@ def _section(variant: Variant, found: list[Row]) -> str:
         n = 0 if row.tasks == scored_size(variant, row.split) else row.tasks
         lines.setdefault((identity_of(row.agent), n), {})[row.split] = row
     shown = (line for line in lines.values() if set(line) & set(splits))
-    ordered = sorted(shown, key=lambda line: _rank(line, budgets[-1]))
+    # Most agents have no more than one trial, so that is what all are sorted by.
+    ordered = sorted(shown, key=lambda line: _rank(line, budgets[0 if variant.scored_by_trial else -1]))
     unit = "trials" if variant.scored_by_trial else "episodes"
     header = ["#", "agent", *(f"{s}, after {b} {unit}" for s in splits for b in budgets), "seeds", "training steps"]
     table = [[str(i), *_line(line, splits, budgets)] for i, line in enumerate(ordered, 1)]
