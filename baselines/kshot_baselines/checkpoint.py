@@ -59,6 +59,7 @@ class Header(BaseModel):
     versions: dict[str, str]
     commit: str | None  # of the git checkout that trained it
     curve: list[tuple[int, _Finite]]  # (steps, score on val) over training; the weights are those of the best score
+    metrics: list[dict[str, _Finite]] = []  # of the iteration before each point of the curve; none at the start
 
 
 class Checkpoint(NamedTuple):
@@ -74,13 +75,14 @@ class Checkpoint(NamedTuple):
 def header_of(
     name: str, variant: Variant, config: Any, seed: int, *, training_steps: int, command: str, device: str,
     seconds: float, curve: list[tuple[int, float]],
+    metrics: list[dict[str, float]],
 ) -> Header:  # fmt: skip
     """Return the header of a run's weights, with the versions and the commit that run now."""
     here = provenance()
     return Header(
         method=name, variant=variant.id, config=as_json(config), seed=seed, training_steps=training_steps,
         command=command, device=device, seconds=seconds, versions={**here["versions"], "torch": version("torch")},
-        commit=here["commit"], curve=curve,
+        commit=here["commit"], curve=curve, metrics=metrics,
     )  # fmt: skip
 
 

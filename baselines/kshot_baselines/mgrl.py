@@ -318,20 +318,21 @@ def stepped(
 
     The squares are means over the first iterations: from zeros, the first step would be ten times too large.
     """
-    norm = torch.stack([x.square().flatten(1).sum(1) for x in g.values() if x.numel()]).sum(0).sqrt()
-    factor = (c.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+    # As one vector: for forward derivatives, PyTorch takes longer over many small tensors than over a large one.
+    start, moments, direction = (torch.cat([x[k].flatten(1) for k in theta], 1) for x in (theta, square, g))
+    norm = direction.square().sum(1, keepdim=True).sqrt()
+    direction = direction * (c.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+    if c.optimiser == "rmsprop":
+        share = 1 - c.decay if iteration is None else max(1 - c.decay, 1 / (iteration + 1))
+        moments = moments + share * (direction.square() - moments)
+        # The root of the sum has a derivative at 0 too, where a unit is not in use.
+        direction = direction / (moments + 1e-8).sqrt()
+    sizes = [x[0].numel() for x in theta.values()]
 
-    def like(x: torch.Tensor, of_runs: torch.Tensor) -> torch.Tensor:
-        return of_runs.reshape(-1, *[1] * (x.ndim - 1))
+    def parts(flat: torch.Tensor) -> Params:
+        return {k: x.reshape(theta[k].shape) for k, x in zip(theta, flat.split(sizes, 1), strict=True)}
 
-    g = {k: x * like(x, factor) for k, x in g.items()}
-    if c.optimiser == "sgd":
-        return {k: x - like(x, learning_rate) * g[k] for k, x in theta.items()}, square
-    share = 1 - c.decay if iteration is None else max(1 - c.decay, 1 / (iteration + 1))
-    square = {k: x + share * (g[k].square() - x) for k, x in square.items()}
-    # The root of the sum has a derivative at 0 too, where a unit is not in use.
-    change = {k: g[k] / (square[k] + 1e-8).sqrt() for k in theta}
-    return {k: x - like(x, learning_rate) * change[k] for k, x in theta.items()}, square
+    return parts(start - learning_rate[:, None] * direction), parts(moments)
 
 
 def advance(

@@ -73,17 +73,21 @@ class Progress:
     seconds: float = 0.0  # of sampling and updates
     curve: list[tuple[int, float]] = field(default_factory=list)  # (steps, score on val)
     best: Weights = field(default_factory=dict)
+    metrics: list[dict[str, float]] = field(default_factory=list)  # of the iteration before each point of the curve
 
     def get_state(self) -> dict[str, Any]:
         """Return it as a state."""
         curve = [list(point) for point in self.curve]
-        return {"iteration": self.iteration, "seconds": self.seconds, "curve": curve, "best": dict(self.best)}
+        return {
+            "iteration": self.iteration, "seconds": self.seconds, "curve": curve, "best": dict(self.best),
+            "metrics": [dict(m) for m in self.metrics],
+        }  # fmt: skip
 
     @classmethod
     def of_state(cls, state: dict[str, Any]) -> Progress:
         """Undo `get_state`."""
         curve = [(steps, score) for steps, score in state["curve"]]
-        return cls(state["iteration"], state["seconds"], curve, state["best"])
+        return cls(state["iteration"], state["seconds"], curve, state["best"], state["metrics"])
 
 
 def train(run: Run, *, resume: bool = False, report: Report | None = None, wandb: bool = False) -> list[Path]:
@@ -143,7 +147,7 @@ def write_weights(run: Run, steps: int, progress: Progress, path: Path) -> None:
     """Write the best weights so far as a checkpoint."""
     header = header_of(
         run.method, run.variant, run.config, run.seed, training_steps=steps, command=run.command, device=run.device,
-        seconds=progress.seconds, curve=progress.curve,
+        seconds=progress.seconds, curve=progress.curve, metrics=progress.metrics,
     )  # fmt: skip
     tasks.write_bytes(path, encode(header, progress.best))
 
@@ -167,9 +171,10 @@ def _learn(run: Run, learner: Learner, progress: Progress, log: Log, stop: Stop,
         _save(run, learner, progress)
     budget, saved, plan = run.config.steps, time.monotonic(), _plan(run, learner)
     first, begun = learner.steps, progress.seconds
+    metrics: dict[str, float] = {}
     while True:
         if _is_due(progress.curve, learner.steps, budget, plan.evaluations):
-            _evaluate(run, learner, progress, plan, log)
+            _evaluate(run, learner, progress, plan, log, metrics)
         if learner.steps >= budget:
             break
         if stop.asked or time.monotonic() - saved > SAVE_EVERY:
@@ -199,8 +204,10 @@ def _agent(run: Run, weights: Weights) -> Agent:
         return method(run.method).agent(run.variant, run.config, weights, run.seed)
 
 
-def _evaluate(run: Run, learner: Learner, progress: Progress, plan: Selection, log: Log) -> None:
-    """Score the weights on val, and keep them where they are the best."""
+def _evaluate(
+    run: Run, learner: Learner, progress: Progress, plan: Selection, log: Log, metrics: dict[str, float]
+) -> None:
+    """Score the weights on val, and keep them where they are the best, and the metrics of the last iteration."""
     weights = {name: x.clone() for name, x in learner.weights().items()}
     with Draws(run.seed).own(torch.device(run.device)):
         result = evaluate(
@@ -210,6 +217,7 @@ def _evaluate(run: Run, learner: Learner, progress: Progress, plan: Selection, l
     score = score_of(result, run.variant)
     is_best = not progress.curve or score > max(old for _, old in progress.curve)
     progress.curve.append((learner.steps, score))
+    progress.metrics.append(metrics)
     log({"val": score}, learner.steps)
     if is_best:
         progress.best = weights

@@ -27,7 +27,7 @@ WEIGHTS = {"weight": torch.tensor([[-0.5, 0.1, 0.3], [0.2, -0.4, -0.6]])}
 def header(toy, **changes):
     made = checkpoint.header_of(
         "toy", V, toy.Config(scale=0.25, hidden=(8, 4)), 3, training_steps=640, command="kshot train toy", device="cpu",
-        seconds=1.5, curve=[(0, -20.0), (640, -15.5)],
+        seconds=1.5, curve=[(0, -20.0), (640, -15.5)], metrics=[{}, {"return": -16.0}],
     )  # fmt: skip
     return made.model_copy(update=changes)
 
