@@ -100,9 +100,11 @@ TABLE: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "later_lr": 0.5,
         "fisher_samples": 0.1,
     },
-    ("mgrl", "Bandit-*"): {"hidden": (32, 32), "episodes": 20, "eval_learning_rate": 0.1},
-    ("mgrl", "TabularMDP-*"): {"hidden": (32, 32), "eval_learning_rate": 0.01},
-    ("mgrl", "GridNav-*"): {"learning_rate": 3e-3, "entropy_cost": 0.01},
+    ("mgrl", "Bandit-*"): {"steps": 250_000, "hidden": (32, 32), "episodes": 20, "eval_learning_rate": 0.1},
+    ("mgrl", "TabularMDP-*"): {"steps": 250_000, "hidden": (32, 32), "episodes": 1, "eval_learning_rate": 0.03},
+    ("mgrl", "GridNav-*"): {"rows": 200, "learning_rate": 2e-3, "entropy_cost": 0.01},
+    ("mgrl", "PointSparse-*"): {"rows": 200, "learning_rate": 2e-3, "eval_learning_rate": 1e-3},
+    ("mgrl", "PointRotated-*"): {"learning_rate": 3e-3},
     ("maesn-no-latent", "PointSparse-maesn-*"): {"discount": 0.9, "inner_lr": 0.1, "later_lr": 0.1},
     **{
         ("multitask", pattern): {

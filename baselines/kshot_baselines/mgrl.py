@@ -41,7 +41,7 @@ from kshot_baselines.policies import (
 )
 from kshot_baselines.rounds import RoundAgent
 
-INNER, OUTER, EMBED, SQUARE = "value.", "outer.", "embed", "square."  # before names of parameters
+INNER, OUTER, EMBED = "value.", "outer.", "embed"  # before names of parameters, or one itself
 MEAN_SQUARE = "return.square"  # the name of the mean of squared returns among the weights
 OPTIMISERS = ("rmsprop", "sgd")
 
@@ -69,7 +69,7 @@ class Config:
     outer_critic: bool = True  # the paper: False
     trace: float = 0.0  # μ
     vtrace: bool = False  # truncated likelihood ratios to the policy that sampled (Espeholt et al. 2018)
-    meta_learning_rate: float = 5e-2  # of Adam on η
+    meta_learning_rate: float = 1e-2  # of Adam on η
     optimiser: str = "rmsprop"  # or sgd
     learning_rate: float = 1e-3
     anneal: bool = True  # it falls to 0 in a straight line
@@ -79,8 +79,9 @@ class Config:
     max_grad_norm: float = 0.5
     centre: bool = True  # advantages, over the steps of an update
     scale_rewards: bool = True  # by the root mean square of the returns of the episodes so far
-    episodes: int = 1  # at test, a round: under one policy, then an update
-    eval_learning_rate: float = 1e-3  # at test
+    episodes: int = 2  # at test, a round: under one policy, then an update
+    eval_learning_rate: float = 3e-3  # at test
+    val_episodes: int = 40  # a task, by whose last quarter weights are chosen
 
     def __post_init__(self) -> None:
         for name in ("rows", "episodes"):
@@ -330,7 +331,7 @@ def stepped(
     sizes = [x[0].numel() for x in theta.values()]
 
     def parts(flat: torch.Tensor) -> Params:
-        return {k: x.reshape(theta[k].shape) for k, x in zip(theta, flat.split(sizes, 1), strict=True)}
+        return {k: x.reshape(theta[k].shape) for k, x in zip(theta, torch.split(flat, sizes, 1), strict=True)}
 
     return parts(start - learning_rate[:, None] * direction), parts(moments)
 
@@ -460,10 +461,9 @@ class Learner:
         return sample(self._env, shape, actor, self._config.rows, self._to_env, seeds)
 
     def weights(self) -> Weights:
-        """Return the networks, RMSProp's moving squares and η of the one run."""
+        """Return the networks, η, and what rewards are scaled by."""
         own = {
             **self.theta,
-            **{SQUARE + k: x for k, x in self._square.items()},
             "eta": self.eta,
             MEAN_SQUARE: self._mean_square,
         }
@@ -475,6 +475,7 @@ class Learner:
             "steps": self.steps,
             "iteration": self.iteration,
             "weights": self.weights(),
+            "square": {k: x[0].cpu().clone() for k, x in self._square.items()},
             "trace": {k: x.cpu().clone() for k, x in self._trace.items()},
             "adam": optimiser_state(self._adam),
             "random": random_state(self._device),
@@ -486,7 +487,7 @@ class Learner:
         weights = {k: x[None].to(self._device) for k, x in state["weights"].items()}
         self.eta.data.copy_(weights.pop("eta"))
         self._mean_square = weights.pop(MEAN_SQUARE)
-        self._square = {k: weights[SQUARE + k] for k in self.theta}
+        self._square = {k: state["square"][k][None].to(self._device) for k in self.theta}
         self.theta = {k: weights[k] for k in self.theta}
         self._trace = {k: x.to(self._device) for k, x in state["trace"].items()}
         set_optimiser_state(self._adam, state["adam"])
@@ -506,7 +507,10 @@ def acting(net: Net, theta: Params, seen: torch.Tensor) -> tuple[Params, Shape]:
 
 
 class Agent(RoundAgent):
-    """Goes on learning on each task from what was trained, with its η, by a step after every round of episodes."""
+    """Goes on learning on each task from what was trained, with its η, by a step after every round of episodes.
+
+    RMSProp starts anew: gradients of a task's few episodes are many times those of training's means.
+    """
 
     name = "mgrl"
     adapts = True
@@ -519,15 +523,15 @@ class Agent(RoundAgent):
         plain = shape_of(variant, config.hidden, config.activation)
         super().__init__(variant, plain, config.episodes, seed, torch.device(device))
         self.config: dict[str, Any] = asdict(config)
-        self._settings = config
+        self._settings, self.least_episodes = config, config.val_episodes
         self._start = {k: x.to(device) for k, x in _fitting(weights, self._net, config).items()}
 
     def begin(self, n: int) -> None:
         """Give each task a copy of everything."""
         own = {k: x.clone(memory_format=torch.contiguous_format) for k, x in for_tasks(self._start, n).items()}
         self._eta, self._mean_square = own.pop("eta"), own.pop(MEAN_SQUARE)
-        self._square = {k.removeprefix(SQUARE): own.pop(k) for k in list(own) if k.startswith(SQUARE)}
         self._theta, self._seen_of_eta = own, seen_of(self._settings, self._eta)
+        self._square, self._updates = {k: torch.zeros_like(x) for k, x in own.items()}, 0
         self._actor = acting(self._net, self._theta, self._seen_of_eta)[0]
 
     def outputs(self, x: torch.Tensor) -> Outputs:
@@ -541,7 +545,8 @@ class Agent(RoundAgent):
         if c.scale_rewards:
             s = scaled(s, self._mean_square)
         g = gradient(self._net, c, self._theta, hyper, s, self._seen_of_eta)
-        self._theta, self._square = stepped(c, self._theta, self._square, g, hyper.learning_rate)
+        self._theta, self._square = stepped(c, self._theta, self._square, g, hyper.learning_rate, self._updates)
+        self._updates += 1
         self._actor = acting(self._net, self._theta, self._seen_of_eta)[0]
 
 
@@ -558,7 +563,7 @@ def agent(variant: Variant, config: Config, weights: Weights, seed: int, device:
 def _fitting(weights: Weights, net: Net, c: Config) -> Weights:
     """Return weights; ValueError where they are not those of the networks."""
     sizes = shapes(net, c)
-    expected = {**sizes, **{SQUARE + k: size for k, size in sizes.items()}, "eta": (len(learned(c)),), MEAN_SQUARE: ()}
+    expected = {**sizes, "eta": (len(learned(c)),), MEAN_SQUARE: ()}
     found = {k: tuple(x.shape) for k, x in weights.items()}
     for name in sorted(expected.keys() | found.keys()):
         if found.get(name) != expected.get(name):

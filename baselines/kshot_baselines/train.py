@@ -125,10 +125,12 @@ def train(run: Run, *, resume: bool = False, report: Report | None = None, wandb
     return paths
 
 
-def selection(variant: Variant, steps: int, round_: int, adapts: bool) -> Selection:
+def selection(variant: Variant, steps: int, round_: int, adapts: bool, least_episodes: int = 1) -> Selection:
     """Return how weights are scored on val, so that it stays a small share of a budget of steps."""
     trial = variant.trial if adapts or variant.scored_by_trial else 1
     episodes = max(trial, 2 * round_ if adapts and round_ > 1 else round_)
+    if not variant.scored_by_trial:
+        episodes = max(episodes, least_episodes)
     affordable = SHARE * steps / (episodes * variant.horizon)  # tasks, of all evaluations
     least = min(TASKS[0], tasks.frozen_size(variant, "val"))
     most = min(TASKS[1], tasks.frozen_size(variant, "val"))
@@ -137,9 +139,9 @@ def selection(variant: Variant, steps: int, round_: int, adapts: bool) -> Select
 
 
 def score_of(result: Result, variant: Variant) -> float:
-    """Return the mean return of the last round of episodes, or of all where the agent does not adapt."""
+    """Return the mean return of the last round of episodes or quarter of them, or of all for what does not adapt."""
     units = result.units()
-    last = max(1, result.agent.round // (variant.trial if variant.scored_by_trial else 1))
+    last = max(1, result.agent.round // (variant.trial if variant.scored_by_trial else 1), units.shape[1] // 4)
     return float(units[:, -last:].mean() if result.agent.adapts else units.mean())
 
 
@@ -196,7 +198,10 @@ def _learn(run: Run, learner: Learner, progress: Progress, log: Log, stop: Stop,
 
 def _plan(run: Run, learner: Learner) -> Selection:
     agent = _agent(run, learner.weights())
-    return selection(run.variant, run.config.steps, getattr(agent, "round", 1), getattr(agent, "adapts", True))
+    return selection(
+        run.variant, run.config.steps, getattr(agent, "round", 1), getattr(agent, "adapts", True),
+        getattr(agent, "least_episodes", 1),
+    )  # fmt: skip
 
 
 def _agent(run: Run, weights: Weights) -> Agent:

@@ -309,12 +309,12 @@ def test_the_agent_takes_the_step_of_training():
 
 
 def test_it_learns_and_goes_on_learning_on_each_task():
-    """Dense goals that are hidden: training finds the middle, and steps on a task its goal."""
-    v = kshot.variant("PointGoal-v0")
-    config = mgrl.Config(hidden=(32,), steps=200_000)
+    """Training finds how to steer for the goal, and steps on a task how its actions are turned."""
+    v = kshot.variant("PointRotated-v0")
+    config = mgrl.Config(hidden=(32,), steps=200_000, learning_rate=3e-3)
     run = mgrl.learner(v, config, 0, "cpu")
     curve = [run.iterate()["return"] for _ in range(200)]
-    assert np.mean(curve[-20:]) > np.mean(curve[:20]) + 2
+    assert np.mean(curve[-20:]) > np.mean(curve[:20]) + 3
     found = kshot.evaluate(mgrl.agent(v, config, run.weights(), 0), v.id, split="val", num_tasks=30, episodes=40)
     returns = np.array(found.returns)
     assert returns[:, -10:].mean() > returns[:, :5].mean() + 2
