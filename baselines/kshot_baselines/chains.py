@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import typer
@@ -27,12 +27,14 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn.functional import one_hot
 
+from kshot.tasks import write_bytes
 from kshot_baselines import mgrl
 from kshot_baselines.policies import Params, Shape, distribution, outputs
 
 DELAYS, BEST, LENGTH = (1, 3, 10, 30, 100), 3, 100
 STATES = len(DELAYS) + 2
 UPDATES = 8_000
+SYMBOLS = {"discount": "γ", "lambda": "λ"}
 
 
 class Prediction(NamedTuple):
@@ -188,35 +190,52 @@ def _episodes(net: mgrl.Net, theta: Params, runs: int, n: int) -> mgrl.Steps:
     return mgrl.Steps(observation, clock, action, log_probs, reward, mask, continues)
 
 
+class Found(NamedTuple):
+    """What was learned at the end of the runs, the last tenth."""
+
+    chain: str
+    what: str
+    runs: torch.Tensor  # (R,)
+
+
 def main(
     seeds: Annotated[int, typer.Option(help="independent runs")] = 10,
-    path: Annotated[Path | None, typer.Option("--json", help="where to write the curves")] = None,
+    path: Annotated[Path | None, typer.Option("--json", help="where to write the curves and the table")] = None,
     updates: Annotated[int, typer.Option(help="of the Discounting Chain")] = UPDATES,
 ) -> None:
     """Run all chains and print what was learned."""
-    table = Table("chain", "what", "mean over runs", "least – most")
-    curves: dict[str, Any] = {}
+    found: list[Found] = []
+    curves: dict[str, list[list[float]]] = {}  # by what, (points, R)
     for name, chain in (("signal", signal_chain()), ("aliased", aliased_chain())):
-        found = predict(chain, seeds)
-        late = found[-len(found) // 10 :].mean(0)  # (R, S)
+        learned = predict(chain, seeds)  # (episodes, R, S)
         # Nothing leads to the first state: what it has is of no effect.
-        for state, kind, x in list(zip(chain.states, chain.kinds, late.T, strict=True))[1:]:
-            table.add_row(name, f"{chain.learns} of state {state} ({kind})", *_of(x))
-        curves[name] = {"states": chain.states, "kinds": chain.kinds, "curve": found[::25].tolist()}
+        for i, (state, kind) in list(enumerate(zip(chain.states, chain.kinds, strict=True)))[1:]:
+            what = f"{SYMBOLS[chain.learns]} of state {state} ({kind})"
+            found.append(Found(name, what, _late(learned[..., i])))
+            curves[f"{name}: {what}"] = _thinned(learned[..., i])
     for critic in (False, True):
-        returns, gammas = discount(critic, seeds, updates=updates)
-        name = "with an outer critic" if critic else "without an outer critic"
-        tenth = max(1, updates // 10)
-        table.add_row("discounting", f"return {name}", *_of(returns[-tenth:].mean(0)))
-        table.add_row("discounting", f"discount {name}", *_of(gammas[-tenth:].mean(0)))
-        curves[name] = {"return": returns[::10].tolist(), "discount": gammas[::10].tolist()}
+        how = "with an outer critic" if critic else "without an outer critic"
+        for what, x in zip(("return", SYMBOLS["discount"]), discount(critic, seeds, updates=updates), strict=True):
+            found.append(Found("discounting", f"{what} {how}", _late(x)))
+            curves[f"discounting: {what} {how}"] = _thinned(x)
+    rows = [(x.chain, x.what, f"{x.runs.mean():.3f}", f"{x.runs.min():.3f} – {x.runs.max():.3f}") for x in found]
+    table = Table("chain", "what", "mean over runs", "least – most")
+    for row in rows:
+        table.add_row(*row)
     Console(width=100).print(table)
     if path is not None:
-        path.write_text(json.dumps(curves) + "\n")
+        write_bytes(path, (json.dumps({"rows": rows, "curves": curves}, ensure_ascii=False) + "\n").encode())
 
 
-def _of(x: torch.Tensor) -> tuple[str, str]:
-    return f"{float(x.mean()):.3f}", f"{float(x.min()):.3f} – {float(x.max()):.3f}"
+def _late(x: torch.Tensor) -> torch.Tensor:
+    """Return the mean of the last tenth of curves, (R,)."""
+    return x[-max(1, len(x) // 10) :].mean(0)
+
+
+def _thinned(x: torch.Tensor, points: int = 80) -> list[list[float]]:
+    """Return curves, (time, R), as means over equal parts of the time."""
+    means = [part.mean(0) for part in x.tensor_split(min(points, len(x)))]
+    return [[round(float(y), 4) for y in mean] for mean in means]
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ TABLE: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("rl2", "Bandit-*n100-*"): {"rows": 500, "gae_lambda": 0.7, "value_lambda": 1.0},
     ("rl2", "GridNav-*"): {"steps": 4_000_000, "rows": 500, "gae_lambda": 0.9},
     ("rl2", "Point*"): {"steps": 4_000_000, "rows": 500, "gae_lambda": 0.9},
+    ("rl2", "PointSparse-maesn-*"): {"rows": 50, "truncate": 100},
     ("rl2", "TabularMDP-*"): {
         "rows": 250,
         "memory": 128,
@@ -57,6 +58,14 @@ TABLE: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "tasks": 40,
     },
     ("maml", "PointSparse-*"): {"steps": 4_000_000, "hidden": (64, 64), "activation": "tanh", "inner_lr": 0.5},
+    ("maml", "PointSparse-maesn-*"): {
+        "steps": 16_000_000,
+        "episodes": 10,
+        "discount": 0.9,
+        "inner_lr": 0.1,
+        "later_lr": 0.1,
+        "fisher_samples": 0.1,
+    },
     ("maml", "PointRotated-*"): {
         "steps": 4_000_000,
         "hidden": (64, 64),
@@ -105,6 +114,8 @@ TABLE: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("mgrl", "GridNav-*"): {"rows": 200, "learning_rate": 2e-3, "entropy_cost": 0.01},
     ("mgrl", "PointSparse-*"): {"rows": 200, "learning_rate": 2e-3, "eval_learning_rate": 1e-3},
     ("mgrl", "PointRotated-*"): {"learning_rate": 3e-3},
+    ("mgrl-fixed", "PointGoal-v0"): {"discount": 0.8, "gae_lambda": 0.8},  # as benchmarks/fixed_returns.py says
+    ("mgrl-fixed", "PointSparse-v0"): {"discount": 0.9, "gae_lambda": 0.8},
     ("maesn-no-latent", "PointSparse-maesn-*"): {"discount": 0.9, "inner_lr": 0.1, "later_lr": 0.1},
     **{
         ("multitask", pattern): {

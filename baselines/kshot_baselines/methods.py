@@ -26,11 +26,8 @@ PRESETS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "untrained": ("maml", {"steps": 0}),  # a random one, likewise
     "maesn-no-latent": ("maesn", {"latent": 0, "adapt_policy": True}),  # MAML with learned step sizes
     "maesn-no-kl": ("maesn", {"latent_kl": 0.0}),
-    "mgrl-fixed": (
-        "mgrl",
-        {"learn_discount": False, "learn_lambda": False},
-    ),  # the same learner, with γ and λ as they are
     "maesn-conditioning": ("maesn", {"inner_steps": 0}),  # latents trained without an inner update
+    "mgrl-fixed": ("mgrl", {"learn_discount": False, "learn_lambda": False}),  # γ and λ stay as they are
 }
 
 
