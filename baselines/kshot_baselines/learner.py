@@ -3,7 +3,7 @@
 `Config` is a frozen dataclass of numbers, strings, booleans and tuples of numbers, with `steps`, the budget of
 environment steps. `learner(variant, config, seed, device)` starts a training run, a `Learner`.
 `agent(variant, config, weights, seed, device)` returns the agent that evaluation calls; its class has the method's
-`name`.
+`name`, and where it learns for many episodes `least_episodes`, of a task, by whose end weights are chosen on val.
 """
 
 from __future__ import annotations

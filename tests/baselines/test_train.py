@@ -286,6 +286,8 @@ def test_as_many_episodes_are_evaluated_as_show_adaptation():
     assert episodes("TabularMDP-n25-v0", 1, True) == 25
     assert episodes("TabularMDP-n25-v0", 1, False) == 25
     assert episodes("PointGoal-v0", 1, False) == 1
+    assert episodes("PointGoal-v0", 2, True, 40) == 40  # of an agent that says so
+    assert episodes("TabularMDP-n25-v0", 1, True, 40) == 25  # trials are what is scored
 
 
 @pytest.mark.parametrize(
@@ -294,6 +296,7 @@ def test_as_many_episodes_are_evaluated_as_show_adaptation():
         ("PointGoal-v0", 1, True, [[1, 2], [3, 6]], 4.0),  # the last episode
         ("PointGoal-v0", 2, True, [[1, 2, 3, 4], [5, 6, 7, 8]], 5.5),  # the last round
         ("PointGoal-v0", 1, False, [[1, 2], [3, 6]], 3.0),
+        ("PointGoal-v0", 1, True, [[1] * 6 + [2, 4]], 3.0),  # the last quarter of many
         ("TabularMDP-n10-v0", 1, True, [[1.0] * 10, [2.0] * 10], 15.0),  # a trial
         ("TabularMDP-n10-v0", 20, True, [[0.0] * 20 + [1.0] * 20], 10.0),  # the trials after the update
     ],

@@ -393,6 +393,22 @@ def test_an_agent_that_does_not_adapt_has_one_score():
         result.score(-1)
 
 
+@pytest.mark.parametrize(
+    ("id", "size", "episodes"),
+    [("Bandit-k5n10-v0", 1, 1), ("Bandit-k5n10-v0", 20, 40), ("TabularMDP-n10-v0", 5, 10), ("PointGoal-v0", 20, 60)],
+)
+def test_what_adapts_gets_as_many_episodes_as_show_it(id, size, episodes):
+    """A trial where that is scored, but where rounds are longer than it the budgets' trials."""
+
+    class Still(Spy):
+        def act(self, observation):
+            self.log.append(("act", None))
+            n = len(observation)
+            return np.zeros(n, np.int64) if id != "PointGoal-v0" else np.zeros((n, 2))
+
+    assert kshot.evaluate(Still(size), id, num_tasks=2).episodes == episodes
+
+
 def test_large_sets_are_cut_to_what_a_file_can_hold():
     sizes = {
         (id, split): evaluation.default_tasks(v, split, len(tasks.frozen(v, split)[0]))

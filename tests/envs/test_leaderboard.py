@@ -168,6 +168,15 @@ def test_rows_are_ranked_by_the_last_budget_shown(make):
     assert [name in line for name, line in zip(("better", "long", "short"), lines[2:], strict=True)] == [True] * 3
 
 
+def test_rows_of_trials_are_ranked_by_the_first(make):
+    """Most agents have no more than one."""
+    bandits = {n: kshot.evaluate("random", "Bandit-k5n10-v0", episodes=n, num_tasks=4) for n in (1, 21)}
+    rows = [make(5.0, "once", result=bandits[1]), make([4.0, *[9.0] * 20], "often", result=bandits[21])]
+    lines = [line for line in page.markdown(rows).splitlines() if line.startswith("| ")]
+    assert "test, after 20 trials" in lines[0]
+    assert [name in line for name, line in zip(("once", "often"), lines[2:], strict=True)] == [True] * 2
+
+
 def test_the_scale_is_that_of_the_tasks_scored(make, references):
     """References of more tasks count by those that were scored, references of fewer not at all."""
     fewer, mine = kshot.evaluate("random", POINT, episodes=EPISODES, num_tasks=2), make(-5)
