@@ -75,7 +75,7 @@ def paired_table(folder: Path) -> str:
             if one is None or other is None:
                 cells.append("–")
                 continue
-            x, y = _last(one), _last(other)
+            x, y = _last(one)[1], _last(other)[1]
             seeds = len(y)
             rng = np.random.default_rng(zlib.crc32(f"{name} {split}".encode()))
             sample = is_sample(id, split, x.shape[1])
@@ -232,8 +232,11 @@ def _points(axes: Axes, x: Sequence[float], found: Sequence[Interval], name: str
 
 
 def _cell(folder: Path, id: str, split: str, name: str) -> str:
-    one = _normalised(folder, id, split, name)
-    return "–" if one is None else f"{one.value:.2f} [{one.low:.2f}, {one.high:.2f}]"
+    one, group = _normalised(folder, id, split, name), _group(folder, id, split, name)
+    if one is None or group is None:
+        return "–"
+    trials = _last(group)[0] if variant(id).scored_by_trial else 0
+    return f"{one.value:.2f} [{one.low:.2f}, {one.high:.2f}]" + (f" after {trials} trials" if trials else "")
 
 
 def _normalised(folder: Path, id: str, split: str, name: str) -> Interval | None:
@@ -242,14 +245,14 @@ def _normalised(folder: Path, id: str, split: str, name: str) -> Interval | None
     if group is None:
         return None
     ends = reference_means(_peers(folder, id, split), group[0].tasks.n)
-    one = summary(_last(group), (id, split, name), "mean", is_sample(id, split, group[0].tasks.n))
+    one = summary(_last(group)[1], (id, split, name), "mean", is_sample(id, split, group[0].tasks.n))
     return Interval(*((x - ends[0]) / (ends[1] - ends[0]) for x in one))
 
 
-def _last(group: Group) -> Floats:
-    """Return scores (seeds, tasks) at the last budget that a group covers."""
-    found = (scores(group, b) for b in reversed(variant(group[0].variant).budgets))
-    return next(x for x in found if not isinstance(x, str))
+def _last(group: Group) -> tuple[int, Floats]:
+    """Return the last budget that a group covers, and the scores there, (seeds, tasks)."""
+    found = ((b, scores(group, b)) for b in reversed(variant(group[0].variant).budgets))
+    return next((b, x) for b, x in found if not isinstance(x, str))
 
 
 def _group(folder: Path, id: str, split: str, name: str) -> Group | None:

@@ -114,6 +114,7 @@ TABLE: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("mgrl", "GridNav-*"): {"rows": 200, "learning_rate": 2e-3, "entropy_cost": 0.01},
     ("mgrl", "PointSparse-*"): {"rows": 200, "learning_rate": 2e-3, "eval_learning_rate": 1e-3},
     ("mgrl", "PointRotated-*"): {"learning_rate": 3e-3},
+    ("mgrl", "HalfCheetah*"): {"steps": 4_000_000, "rows": 10, "outer_lambda": 0.95},
     ("mgrl-fixed", "PointGoal-v0"): {"discount": 0.8, "gae_lambda": 0.8},  # as benchmarks/fixed_returns.py says
     ("mgrl-fixed", "PointSparse-v0"): {"discount": 0.9, "gae_lambda": 0.8},
     ("maesn-no-latent", "PointSparse-maesn-*"): {"discount": 0.9, "inner_lr": 0.1, "later_lr": 0.1},

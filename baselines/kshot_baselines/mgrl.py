@@ -84,7 +84,7 @@ class Config:
     val_episodes: int = 40  # a task, by whose last quarter weights are chosen
 
     def __post_init__(self) -> None:
-        for name in ("rows", "episodes"):
+        for name in ("rows", "episodes", "val_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
         if self.optimiser not in OPTIMISERS:

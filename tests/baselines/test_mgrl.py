@@ -293,6 +293,38 @@ def test_what_acts_is_what_learns():
                     policies.outputs(shape, actor, x).y) > 1e-3  # fmt: skip
 
 
+def test_what_is_embedded_is_how_far_eta_is_from_its_start():
+    c = dataclasses.replace(SMALL, learn_entropy_cost=True, entropy_cost=0.01)
+    start = mgrl.start_of(c).expand(2, -1)
+    assert (mgrl.seen_of(c, start) == 0).all()
+    torch.testing.assert_close(mgrl.seen_of(c, start + 0.5), torch.full((2, 3), 0.5))
+
+
+def test_rewards_are_in_units_of_the_returns_so_far(monkeypatch):
+    run, kept, draw = started()[2], [], mgrl.Learner._sample
+    monkeypatch.setattr(mgrl.Learner, "_sample", lambda self, seen: kept.append(draw(self, seen)) or kept[-1])
+    for _ in range(3):
+        run.iterate()
+        squares = [float(e.reward_tp1.sum(0).square().mean()) for e in kept]
+        assert float(run.weights()[mgrl.MEAN_SQUARE]) == pytest.approx(np.mean(squares), rel=1e-5)
+    s = Setting().samples[0]
+    scaled = mgrl.scaled(s, torch.tensor([4.0, 0.25], dtype=F64))
+    torch.testing.assert_close(scaled.reward[0], s.reward[0] / 2)
+    torch.testing.assert_close(scaled.reward[1], s.reward[1] * 2)
+    assert torch.isfinite(mgrl.scaled(s._replace(reward=0 * s.reward), torch.zeros(2, dtype=F64)).reward).all()
+
+
+def test_the_first_steps_are_no_longer_than_the_learning_rate():
+    c, theta, g = mgrl.Config(), {"a": torch.zeros(2, 3, 4)}, {"a": torch.randn(2, 3, 4)}
+    lr, nothing = torch.tensor([0.1, 0.2]), {"a": torch.zeros(2, 3, 4)}
+    first, square = mgrl.stepped(c, theta, nothing, g, lr, 0)
+    torch.testing.assert_close(first["a"].abs(), lr[:, None, None].expand(2, 3, 4), rtol=0.1, atol=0)
+    second, _ = mgrl.stepped(c, theta, square, {"a": 3 * g["a"]}, lr, 1)  # clipped to the same norm
+    torch.testing.assert_close(second["a"], first["a"])
+    late, _ = mgrl.stepped(c, theta, nothing, g, lr)
+    torch.testing.assert_close(late["a"], 10 * first["a"], rtol=0.1, atol=0)
+
+
 def test_the_agent_takes_the_step_of_training():
     v, config, run = started("GridNav-v0")
     for _ in range(3):
