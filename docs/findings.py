@@ -165,7 +165,8 @@ def sparse(folder: Path, path: Path) -> None:
     axes.set_xticks(range(len(SPARSE)), [f"{label}\n{what}" for label, _, what in SPARSE])
     axes.set_ylabel("normalised score at the last budget")
     _ends(axes)
-    axes.legend(fontsize=7, ncols=2)
+    axes.set_xlim(-0.5, len(SPARSE) - 0.5)
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=130, metadata={"Software": None})
 
 

@@ -427,7 +427,7 @@ class Learner:
         found = self._sample(seen)
         s = steps_of(self.net.policy, found)
         outcome = s.reward.sum(1)
-        self._mean_square += (outcome.square().mean(1) - self._mean_square) / (self.iteration + 1)
+        self._mean_square = self._mean_square.lerp(outcome.square().mean(1), 1 / (self.iteration + 1))
         if c.scale_rewards:
             s = scaled(s, self._mean_square)
         lr = c.learning_rate * (max(0.0, 1 - self.steps / c.steps) if c.anneal else 1.0)

@@ -41,25 +41,13 @@ def started(name="PointGoal-v0", seed=0, **changes):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("changes", OPTIONS.values(), ids=OPTIONS)
-def test_every_option_runs_resumes_to_the_same_curve_and_is_evaluated(changes, variant):
-    v, config, whole = started(variant, **changes)
-    curve = [whole.iterate() for _ in range(5)]
-    _, _, first = started(variant, **changes)
-    head = [first.iterate() for _ in range(2)]
-    state = first.get_state()
-    first.iterate()  # must not reach into the state
-    _, _, second = started(variant, **changes)
-    torch.rand(5)
-    second.set_state(state)
-    assert head + [second.iterate() for _ in range(3)] == curve
-    assert all(np.isfinite(list(m.values())).all() for m in curve)
-    assert all(torch.equal(whole.weights()[k], second.weights()[k]) for k in whole.weights())
+def test_every_option_runs_resumes_to_the_same_curve_and_is_evaluated(checked, changes, variant):
+    v, config = kshot.variant(variant), dataclasses.replace(SMALL, **changes)
+    whole, curve, round_ = checked(mgrl, v, config, iterations=5)
+    assert round_ == 2
     assert whole.steps == 5 * 6 * v.horizon
     moved = {name: len({m[name] for m in curve}) > 1 for name in mgrl.learned(config)}
     assert all(moved.values()), moved
-    found = kshot.evaluate(mgrl.agent(v, config, whole.weights(), 0), v.id, split="val", num_tasks=3, episodes=6)
-    assert np.isfinite(found.returns).all()
-    assert (found.agent.name, found.agent.round, found.agent.adapts, found.agent.first_update) == ("mgrl", 2, True, 2)
 
 
 def test_every_option_makes_a_difference():
