@@ -31,7 +31,6 @@ SPARSE = (  # variant, split, what it is
     ("PointSparse-maesn-v0", "test", "dense, far"),
     ("PointSparse-maesn-v0", "ood-sparse", "trained dense,\nscored sparse"),
 )
-PAIRED = ("maesn", ("maesn-no-latent", "maesn-no-kl", "maesn-conditioning", "maml", "rl2"), "PointSparse-maesn-v0")
 _STYLE = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
 
 
@@ -63,26 +62,41 @@ def gaps_table(folder: Path) -> str:
     return markdown_table(rows)
 
 
-def paired_table(folder: Path) -> str:
-    """Return by how much MAESN is ahead of its ablations and the others, task by task."""
-    ours, others, label = PAIRED
-    id = f"kshot/{label}"
-    rows = [["`maesn` less", "`test` (dense)", "`ood-sparse`", "`ood-other-half`", "seeds"]]
-    for name in others:
-        cells, seeds = [], 0
-        for split in ("test", "ood-sparse", "ood-other-half"):
-            one, other = _group(folder, id, split, ours), _group(folder, id, split, name)
-            if one is None or other is None:
-                cells.append("–")
-                continue
-            x, y = _last(one)[1], _last(other)[1]
-            seeds = len(y)
-            rng = np.random.default_rng(zlib.crc32(f"{name} {split}".encode()))
-            sample = is_sample(id, split, x.shape[1])
-            found = statistics.compare(x, y, rng, tasks_are_a_sample=sample).difference
-            cells.append(f"{found.value:+.1f} [{found.low:+.1f}, {found.high:+.1f}]")
-        rows.append([f"`{name}`", *cells, str(seeds) if seeds else "–"])
+def latents_table(folder: Path) -> str:
+    """Return by how much MAESN is ahead of its ablations and the others, task by task, in return."""
+    id, names = "kshot/PointSparse-maesn-v0", ("maesn-no-latent", "maesn-no-kl", "maesn-conditioning", "maml", "rl2")
+    splits = ("test", "ood-sparse", "ood-other-half")
+    rows = [["`maesn` less", *(f"`{s}`" for s in splits), "seeds", "steps a seed"]]
+    for name in names:
+        group = _group(folder, id, "test", name)
+        cells = [_ahead(folder, id, split, "maesn", name) for split in splits]
+        about = (str(len(group)), f"{group[0].agent.config['training_steps']:,}") if group else ("–", "–")
+        rows.append([f"`{name}`", *cells, *about])
     return markdown_table(rows)
+
+
+def returns_table(folder: Path) -> str:
+    """Return by how much learned γ and λ are ahead of fixed ones, task by task, in return."""
+    rows = [["`mgrl` less `mgrl-fixed`", "split", "difference", "seeds"]]
+    for id in VARIANTS:
+        for split in ("test", *variant(id).ood):
+            fixed = _group(folder, id, split, "mgrl-fixed")
+            if fixed is not None:
+                rows.append(
+                    [variant(id).label, split, _ahead(folder, id, split, "mgrl", "mgrl-fixed"), str(len(fixed))]
+                )
+    return markdown_table(rows)
+
+
+def _ahead(folder: Path, id: str, split: str, one: str, other: str) -> str:
+    """Return the difference of two agents at the last budget, paired by task, with its interval."""
+    ours, theirs = _group(folder, id, split, one), _group(folder, id, split, other)
+    if ours is None or theirs is None:
+        return "–"
+    x, y = _last(ours)[1], _last(theirs)[1]
+    rng = np.random.default_rng(zlib.crc32(f"{id} {split} {one} {other}".encode()))
+    found = statistics.compare(x, y, rng, tasks_are_a_sample=is_sample(id, split, x.shape[1])).difference
+    return f"{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
 
 
 def chains_table(path: Path) -> str:
@@ -102,7 +116,7 @@ def pictures(folder: Path, chains: Path, place: Path) -> None:
 
 def curves(folder: Path, path: Path) -> None:
     """Draw the normalised return of a task's episodes in order, by method."""
-    figure, grid = _panels(len(defaults()), 3, "episodes already spent on the task", "normalised return")
+    figure, grid = _panels(len(defaults()), 3, "episode on the task", "normalised return")
     for axes, id in zip(grid, defaults(), strict=False):
         v, peers = variant(id), _peers(folder, id, "test")
         for name in (*METHODS, "scratch"):
@@ -127,7 +141,7 @@ def curves(folder: Path, path: Path) -> None:
         axes.set_xscale("log")
         _ends(axes)
         axes.set_title(v.label, loc="left", fontsize=8)
-    grid[0].legend(fontsize=7)
+    _legend(figure, grid)
     figure.savefig(path, dpi=130, metadata={"Software": None})
 
 
@@ -147,7 +161,7 @@ def splits(folder: Path, path: Path) -> None:
         axes.set_ylim(bottom=max(-1.6, axes.get_ylim()[0]))
         _ends(axes)
         axes.set_title(v.label, loc="left", fontsize=8)
-    grid[0].legend(fontsize=7)
+    _legend(figure, grid)
     figure.savefig(path, dpi=130, metadata={"Software": None})
 
 
@@ -218,6 +232,12 @@ def _panels(n: int, wide: int, x: str, y: str) -> tuple[Figure, list[Axes]]:
     figure.supxlabel(x)
     figure.supylabel(y)
     return figure, grid
+
+
+def _legend(figure: Figure, grid: Sequence[Axes]) -> None:
+    """Name above all panels what any of them shows."""
+    found = {label: handle for axes in grid for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(found.values(), found.keys(), loc="outside upper center", ncols=len(found))
 
 
 def _ends(axes: Axes) -> None:

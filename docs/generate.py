@@ -118,7 +118,8 @@ def filled(text: str) -> str:
         "chains": lambda: findings.chains_table(CHAINS),
         "four methods": lambda: findings.main_table(RESULTS),
         "four methods by split": lambda: findings.gaps_table(RESULTS),
-        "paired": lambda: findings.paired_table(RESULTS),
+        "latents": lambda: findings.latents_table(RESULTS),
+        "returns": lambda: findings.returns_table(RESULTS),
     }
     for name, table in tables.items():
         begin = BEGIN.format(name)
