@@ -16,7 +16,6 @@ from kshot import leaderboard, published
 from kshot.cards import markdown_table
 from kshot.family import Variant
 from kshot.leaderboard import Cell, Row
-from kshot.plots import COLOURS
 from kshot.registry import VARIANTS, variant
 from kshot.results import Result
 from kshot_baselines import methods
@@ -59,7 +58,7 @@ def curves_picture(folder: Path, path: Path) -> None:
     runs = sorted(_checkpoints(folder), key=lambda c: (order.index(c.header.variant), c.header.method, c.header.seed))
     runs = [c for c in runs if len(c.header.curve) > 1]
     panels = [(id, list(found)) for id, found in groupby(runs, key=lambda c: c.header.variant)]
-    colours = dict(zip(sorted({c.header.method for c in runs}), COLOURS, strict=False))
+    colours = dict(zip(sorted({c.header.method for c in runs}), matplotlib.colormaps["tab20"].colors, strict=False))
     high = -(-len(panels) // WIDE)
     with matplotlib.rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(3.4 * WIDE, 2.3 * high), layout="constrained")
