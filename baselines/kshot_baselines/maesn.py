@@ -120,7 +120,7 @@ class MaesnLearner(maml.MamlLearner):
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         super().set_state(state)
-        self.latents = {name: x.to(self._device) for name, x in state["latents"].items()}
+        self.latents = {name: x.to(self._device, copy=True) for name, x in state["latents"].items()}
 
 
 class MaesnAgent(maml.MamlAgent):

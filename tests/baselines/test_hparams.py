@@ -1,10 +1,12 @@
 """Hyperparameters: the table names what exists and only what differs; text is read by the type of its field."""
 
-from dataclasses import dataclass, fields
+from dataclasses import itertools
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from typing import Literal
 
+import dataclass
+import fields
 import pytest
 
 pytest.importorskip("torch")
@@ -33,9 +35,14 @@ def test_the_table_names_methods_and_variants_that_exist():
 
 
 @pytest.mark.parametrize("key", list(hparams.TABLE), ids="-".join)
-def test_a_line_of_the_table_holds_fields_of_the_right_type_that_differ_from_the_default(key):
-    config = methods.method(key[0]).Config
-    made, default = hparams.build(config, hparams.TABLE[key]), config()
+def test_a_line_of_the_table_holds_fields_of_the_right_type_that_change_something(key):
+    """From the default, or from an earlier line that holds for the same variants."""
+    config, label = methods.method(key[0]).Config, key[1].replace("*", "v0")
+    before = {}
+    for name, pattern in itertools.takewhile(lambda other: other != key, hparams.TABLE):
+        if name == key[0] and fnmatchcase(label, pattern):
+            before |= hparams.TABLE[name, pattern]
+    made, default = hparams.build(config, {**before, **hparams.TABLE[key]}), hparams.build(config, before)
     assert hparams.TABLE[key]
     for name in hparams.TABLE[key]:
         assert getattr(made, name) != getattr(default, name), name
