@@ -1,12 +1,11 @@
 """Hyperparameters: the table names what exists and only what differs; text is read by the type of its field."""
 
-from dataclasses import itertools
+import itertools
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from typing import Literal
 
-import dataclass
-import fields
 import pytest
 
 pytest.importorskip("torch")
