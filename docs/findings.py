@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from kshot import statistics
 from kshot.cards import markdown_table
-from kshot.leaderboard import Group, groups, is_sample, reference_means, scores, summary
+from kshot.leaderboard import Group, groups, is_sample, last_scores, normalised, reference_means, summary
 from kshot.plots import COLOURS, GREY, MARKERS
 from kshot.registry import VARIANTS, variant
 from kshot.results import Result
@@ -90,10 +90,10 @@ def returns_table(folder: Path) -> str:
 
 def _ahead(folder: Path, id: str, split: str, one: str, other: str) -> str:
     """Return the difference of two agents at the last budget, paired by task, with its interval."""
-    ours, theirs = _group(folder, id, split, one), _group(folder, id, split, other)
+    ours, theirs = (_scores(folder, id, split, name) for name in (one, other))
     if ours is None or theirs is None:
         return "–"
-    x, y = _last(ours)[1], _last(theirs)[1]
+    x, y = ours[1], theirs[1]
     rng = np.random.default_rng(zlib.crc32(f"{id} {split} {one} {other}".encode()))
     found = statistics.compare(x, y, rng, tasks_are_a_sample=is_sample(id, split, x.shape[1])).difference
     return f"{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
@@ -253,27 +253,27 @@ def _points(axes: Axes, x: Sequence[float], found: Sequence[Interval], name: str
 
 
 def _cell(folder: Path, id: str, split: str, name: str) -> str:
-    one, group = _normalised(folder, id, split, name), _group(folder, id, split, name)
-    if one is None or group is None:
+    one, last = _normalised(folder, id, split, name), _scores(folder, id, split, name)
+    if one is None or last is None:
         return "–"
-    trials = _last(group)[0] if variant(id).scored_by_trial else 0
+    trials = last[0] if variant(id).scored_by_trial else 0
     return f"{one.value:.2f} [{one.low:.2f}, {one.high:.2f}]" + (f" after {trials} trials" if trials else "")
 
 
 def _normalised(folder: Path, id: str, split: str, name: str) -> Interval | None:
     """Return the score at the last budget that an agent covers, where random has 0 and the ceiling 1."""
-    group = _group(folder, id, split, name)
-    if group is None:
+    last = _scores(folder, id, split, name)
+    if last is None:
         return None
-    ends = reference_means(_peers(folder, id, split), group[0].tasks.n)
-    one = summary(_last(group)[1], (id, split, name), "mean", is_sample(id, split, group[0].tasks.n))
-    return Interval(*((x - ends[0]) / (ends[1] - ends[0]) for x in one))
+    n = last[1].shape[1]
+    ends = reference_means(_peers(folder, id, split), n)
+    return normalised(summary(last[1], (id, split, name), "mean", is_sample(id, split, n)), ends)
 
 
-def _last(group: Group) -> tuple[int, Floats]:
-    """Return the last budget that a group covers, and the scores there, (seeds, tasks)."""
-    found = ((b, scores(group, b)) for b in reversed(variant(group[0].variant).budgets))
-    return next((b, x) for b, x in found if not isinstance(x, str))
+def _scores(folder: Path, id: str, split: str, name: str) -> tuple[int, Floats] | None:
+    """Return the last budget that an agent covers, and its scores there, (seeds, tasks)."""
+    group = _group(folder, id, split, name)
+    return None if group is None else last_scores(group)
 
 
 def _group(folder: Path, id: str, split: str, name: str) -> Group | None:

@@ -151,7 +151,7 @@ def discount(
         if i:
             eta.grad = mgrl.meta_gradient(net, c, theta, trace, s, seen)
             adam.step()
-        theta, square, trace = mgrl.advance(net, c, theta, square, eta.detach(), trace, s, c.learning_rate)
+        theta, square, trace = mgrl.advance(net, c, theta, square, eta.detach(), trace, s, c.learning_rate, i)
         curves.append(torch.stack([s.reward.sum(1).mean(1), mgrl.hyper_of(c, eta.detach()).discount]))
     returns, gammas = torch.stack(curves, 1)
     return returns, gammas

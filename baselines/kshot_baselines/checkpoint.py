@@ -74,8 +74,7 @@ class Checkpoint(NamedTuple):
 
 def header_of(
     name: str, variant: Variant, config: Any, seed: int, *, training_steps: int, command: str, device: str,
-    seconds: float, curve: list[tuple[int, float]],
-    metrics: list[dict[str, float]],
+    seconds: float, curve: list[tuple[int, float]], metrics: list[dict[str, float]],
 ) -> Header:  # fmt: skip
     """Return the header of a run's weights, with the versions and the commit that run now."""
     here = provenance()

@@ -207,11 +207,13 @@ def steps_of(shape: Shape, e: Episodes) -> Steps:
     return Steps(flat(e.observation_t), clock, action, log_prob, *rest)
 
 
-def scaled(s: Steps, mean_square: torch.Tensor) -> Steps:
-    """Return steps whose rewards are in units of the root mean square of returns, (R,): values are of the order of 1.
+def scaled(c: Config, s: Steps, mean_square: torch.Tensor) -> Steps:
+    """Return steps whose rewards are, if they are to be, in units of the root of the mean squared return, (R,).
 
-    Steps of a size that does not know the rewards' would take thousands of updates to fit values of −15.
+    Values are of the order of 1 then: steps of one size would take thousands of updates to fit values of −15.
     """
+    if not c.scale_rewards:
+        return s
     return s._replace(reward=s.reward / (mean_square.sqrt() + 1e-8)[:, None, None])
 
 
@@ -313,9 +315,9 @@ def _outer_returns(c: Config, s: Steps, v: torch.Tensor, ratio: torch.Tensor | N
 
 
 def stepped(
-    c: Config, theta: Params, square: Params, g: Params, learning_rate: torch.Tensor, iteration: int | None = None
+    c: Config, theta: Params, square: Params, g: Params, learning_rate: torch.Tensor, iteration: int
 ) -> tuple[Params, Params]:
-    """Return θ and RMSProp's moving squares after a step against a gradient, clipped to a norm a run.
+    """Return θ and RMSProp's moving squares after a step against a gradient, clipped to a norm a run; the first is 0.
 
     The squares are means over the first iterations: from zeros, the first step would be ten times too large.
     """
@@ -324,8 +326,7 @@ def stepped(
     norm = direction.square().sum(1, keepdim=True).sqrt()
     direction = direction * (c.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
     if c.optimiser == "rmsprop":
-        share = 1 - c.decay if iteration is None else max(1 - c.decay, 1 / (iteration + 1))
-        moments = moments + share * (direction.square() - moments)
+        moments = moments + max(1 - c.decay, 1 / (iteration + 1)) * (direction.square() - moments)
         # The root of the sum has a derivative at 0 too, where a unit is not in use.
         direction = direction / (moments + 1e-8).sqrt()
     sizes = [x[0].numel() for x in theta.values()]
@@ -345,7 +346,7 @@ def advance(
     trace: Params,
     s: Steps,
     lr: float,
-    iteration: int | None = None,
+    iteration: int,
 ) -> tuple[Params, Params, Params]:
     """Return θ', its moving squares, and the trace dθ'/dη.
 
@@ -358,7 +359,7 @@ def advance(
         trace: dθ/dη, (E, R, …) each; with μ = 0 it may be anything of that shape.
         s: what the step learns from.
         lr: the learning rate, or what it starts from where it is learned.
-        iteration: from 0; None: long after the first.
+        iteration: how many came before.
     """
     seen = seen_of(c, eta)
 
@@ -370,7 +371,7 @@ def advance(
         found: Params
         if c.trace:
             found = torch.func.jvp(update, (theta, eta), (z, direction), has_aux=True)[1]
-        else:  # in η alone: nothing is carried through the networks, which takes half the time
+        else:  # in η alone: nothing is carried through the networks, which is cheaper
             found = torch.func.jvp(lambda eta: update(theta, eta), (eta,), (direction,), has_aux=True)[1]
         return found
 
@@ -428,8 +429,7 @@ class Learner:
         s = steps_of(self.net.policy, found)
         outcome = s.reward.sum(1)
         self._mean_square = self._mean_square.lerp(outcome.square().mean(1), 1 / (self.iteration + 1))
-        if c.scale_rewards:
-            s = scaled(s, self._mean_square)
+        s = scaled(c, s, self._mean_square)
         lr = c.learning_rate * (max(0.0, 1 - self.steps / c.steps) if c.anneal else 1.0)
         self.steps += found.mask_t.numel()
         norm = 0.0
@@ -462,11 +462,7 @@ class Learner:
 
     def weights(self) -> Weights:
         """Return the networks, η, and what rewards are scaled by."""
-        own = {
-            **self.theta,
-            "eta": self.eta,
-            MEAN_SQUARE: self._mean_square,
-        }
+        own = {**self.theta, "eta": self.eta, MEAN_SQUARE: self._mean_square}
         return {k: x[0].detach().cpu().clone() for k, x in own.items()}
 
     def get_state(self) -> dict[str, Any]:
@@ -541,9 +537,8 @@ class Agent(RoundAgent):
     def learn(self, found: Episodes) -> None:
         """Take the actor-critic's step for each task."""
         c = self._settings
-        s, hyper = steps_of(self.shape, found), hyper_of(c, self._eta, c.eval_learning_rate)
-        if c.scale_rewards:
-            s = scaled(s, self._mean_square)
+        s = scaled(c, steps_of(self.shape, found), self._mean_square)
+        hyper = hyper_of(c, self._eta, c.eval_learning_rate)
         g = gradient(self._net, c, self._theta, hyper, s, self._seen_of_eta)
         self._theta, self._square = stepped(c, self._theta, self._square, g, hyper.learning_rate, self._updates)
         self._updates += 1

@@ -160,7 +160,7 @@ def _tables(done: list[tuple[np.ndarray, list[_Round]]], n: int, size: int, vari
 
 def default_tasks(variant: Variant, split: str, size: int) -> int:
     """Return how many tasks of a frozen set of some size are scored if nobody says."""
-    episodes = variant.trial if variant.scored_by_trial else max(variant.budgets) + 1
+    episodes = variant.trial if variant.scored_by_trial else _all_budgets(variant)
     most = TEST_EPISODES // episodes if split == "test" else min(OTHER_TASKS, OTHER_EPISODES // episodes)
     return min(size, most)
 
@@ -172,8 +172,13 @@ def default_episodes(variant: Variant, tasks: int, agent: AgentCard) -> int:
     """
     if variant.scored_by_trial:
         one = agent.round <= variant.trial or not agent.adapts
-        return variant.trial * (1 if one else max(variant.budgets) + 1)
-    return max(variant.budgets) + 1 if agent.adapts else math.ceil(LEVEL_EPISODES / tasks)
+        return variant.trial * (1 if one else _all_budgets(variant))
+    return _all_budgets(variant) if agent.adapts else math.ceil(LEVEL_EPISODES / tasks)
+
+
+def _all_budgets(variant: Variant) -> int:
+    """Return how many units (episodes, or trials where those are scored) it takes to score all budgets."""
+    return max(variant.budgets) + 1
 
 
 def run(

@@ -270,6 +270,12 @@ def scores(group: Group, budget: int) -> Score:
         return ""
 
 
+def last_scores(group: Group) -> tuple[int, Floats] | None:
+    """Return the last budget that a group covers and its scores there, (seeds, tasks); None where it covers none."""
+    found = ((b, scores(group, b)) for b in reversed(find_variant(group[0].variant).budgets))
+    return next(((b, x) for b, x in found if not isinstance(x, str)), None)
+
+
 def reference_means(peers: Mapping[str, Group], n: int) -> tuple[float, float] | None:
     """Return the mean return of random and of the best privileged agent on the first n tasks of a split.
 
@@ -282,6 +288,11 @@ def reference_means(peers: Mapping[str, Group], n: int) -> tuple[float, float] |
         return None
     bottom, top = max(random_), max(oracles)
     return (bottom, top) if top > bottom else None
+
+
+def normalised(one: Interval, ends: tuple[float, float]) -> Interval:
+    """Return a summary in units where random has 0 and the best privileged agent 1, see `reference_means`."""
+    return Interval(*((x - ends[0]) / (ends[1] - ends[0]) for x in one))
 
 
 def summary(cells: Floats, key: object, statistic: statistics.Statistic, sample: bool) -> Interval:
@@ -329,8 +340,8 @@ def _row(group: Group, key: str, peers: Mapping[str, Group], ends: tuple[float, 
 def _cell(found: Floats, first: Result, key: object, ends: tuple[float, float] | None, iqm: bool) -> Cell:
     where, sample = (first.variant, first.split, key), is_sample(first.variant, first.split, first.tasks.n)
     mean = summary(found, where, "mean", sample)
-    normalised = None if ends is None else (mean.value - ends[0]) / (ends[1] - ends[0])
-    return Cell(mean, summary(found, where, "iqm", sample) if iqm else None, normalised)
+    part = None if ends is None else normalised(mean, ends).value
+    return Cell(mean, summary(found, where, "iqm", sample) if iqm else None, part)
 
 
 def _beats(rival: Group, oracle: Group, key: str) -> bool:

@@ -23,11 +23,10 @@ what follows them, in the round of episodes that the agent runs under one policy
 A cell is `raw [low, high] (normalised)`: the mean return over seeds and tasks with its 95 % bootstrap interval, then
 on the scale where the mean return of *random* on the same tasks is 0 and that of the best agent that sees them is 1.
 Rows are sorted by their test score at the last budget shown, or the first where trials are scored; those without one
-come last. *provisional*: fewer than
-{MIN_SEEDS} training runs, told apart by the SHA-256 of their checkpoints, of an agent that does not ship with kshot.
-*not converged*: it sees the task and yet another row beats it (95 %, paired by task), so it is no ceiling. `n/a`: the
-agent had not updated on every task by then; –: not evaluated. *published* figures are of the same formulas, horizon
-and task law, on other physics and other tasks; for bandits and tabular MDPs,
+come last. *provisional*: fewer than {MIN_SEEDS} training runs, told apart by the SHA-256 of their checkpoints, of an
+agent that does not ship with kshot. *not converged*: it sees the task and yet another row beats it (95 %, paired by
+task), so it is no ceiling. `n/a`: the agent had not updated on every task by then; –: not evaluated. *published*
+figures are of the same formulas, horizon and task law, on other physics and other tasks; for bandits and tabular MDPs,
 [docs/classical-learners.md](docs/classical-learners.md) compares. `kshot verify FILE` runs a result again.
 """
 

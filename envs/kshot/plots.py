@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from kshot import tasks
-from kshot.leaderboard import MIN_SEEDS, Group, groups, is_sample, reference_means, scores, summary
+from kshot.leaderboard import (
+    MIN_SEEDS,
+    Group,
+    groups,
+    is_sample,
+    last_scores,
+    normalised,
+    reference_means,
+    summary,
+)
 from kshot.registry import variant as find_variant
 from kshot.results import Result
 from kshot.statistics import Floats, Interval
@@ -162,11 +171,11 @@ def gaps(results: Sequence[Result], path: str | os.PathLike[str], *, variant: st
     points: dict[str, dict[str, Interval]] = {}
     for s in splits:
         for identity, group in by_split[s].items():
-            if (raw or not _is_level(group)) and (last := _last(group)) is not None:
-                one = summary(last, (v.id, s, identity), "mean", is_sample(v.id, s, group[0].tasks.n))
+            if (raw or not _is_level(group)) and (last := last_scores(group)) is not None:
+                one = summary(last[1], (v.id, s, identity), "mean", is_sample(v.id, s, group[0].tasks.n))
                 scale = None if raw else ends[s, identity]
                 label = labels[v.id, _short(identity)]
-                points.setdefault(label, {})[s] = one if scale is None else _rescale(one, scale)
+                points.setdefault(label, {})[s] = one if scale is None else normalised(one, scale)
     figure, axes = _figure(path, max(5.0, 2.0 + 1.6 * len(splits)), 4.2)
     _draw_points(axes, splits, points, _looks(results))
     if not raw:
@@ -241,9 +250,9 @@ def _normalised(results: Sequence[Result], split: str) -> dict[str, dict[str, Fl
     found: dict[str, dict[str, Floats]] = {}
     for (variant, name), peers in groups(results).items():
         for identity, group in peers.items() if name == split else ():
-            ends, last = reference_means(peers, group[0].tasks.n), _last(group)
+            ends, last = reference_means(peers, group[0].tasks.n), last_scores(group)
             if last is not None and ends is not None and not _is_level(group):
-                scaled = (last.mean(1) - ends[0]) / (ends[1] - ends[0])
+                scaled = (last[1].mean(1) - ends[0]) / (ends[1] - ends[0])
                 found.setdefault(labels[variant, _short(identity)], {})[variant] = scaled
     return found
 
@@ -254,22 +263,9 @@ def _common(found: Mapping[str, Mapping[str, Floats]]) -> set[str]:
     return max(choices, key=lambda some: (len(some) * sum(some <= other for other in choices), sorted(some)))
 
 
-def _last(group: Group) -> Floats | None:
-    """Return scores (seeds, tasks) at the last budget that a group covers."""
-    for budget in reversed(find_variant(group[0].variant).budgets):
-        found = scores(group, budget)
-        if not isinstance(found, str):
-            return found
-    return None
-
-
 def _is_level(group: Group) -> bool:
     """Return whether this is a reference that does not adapt."""
     return group[0].agent.privileged or group[0].agent.name == "random"
-
-
-def _rescale(one: Interval, ends: tuple[float, float]) -> Interval:
-    return Interval(*((x - ends[0]) / (ends[1] - ends[0]) for x in one))
 
 
 def _short(identity: str) -> str:

@@ -31,6 +31,7 @@ OPTIONS = {
 }  # fmt: skip
 VARIANTS = ["PointGoal-esmaml-v0", "GridNav-v0"]  # the first ends early
 F64 = torch.float64
+LATE = 10_000  # iterations, when squares are moving averages
 
 
 def started(name="PointGoal-v0", seed=0, **changes):
@@ -173,7 +174,7 @@ class Setting:
         for s in samples:
             hyper = mgrl.hyper_of(self.c, eta, 0.3)
             g = mgrl.gradient(self.net, self.c, theta, hyper, s, self.seen)
-            theta, square = mgrl.stepped(self.c, theta, square, g, hyper.learning_rate)
+            theta, square = mgrl.stepped(self.c, theta, square, g, hyper.learning_rate, LATE)
         return theta, square
 
     def outer_loss(self, theta):
@@ -220,7 +221,7 @@ CASES = {
 @pytest.mark.parametrize("changes", CASES.values(), ids=CASES)
 def test_the_meta_gradient_through_the_last_step_is_that_of_finite_differences(changes):
     s = Setting(samples=2, **changes)
-    theta, _, trace = mgrl.advance(s.net, s.c, s.theta, s.square, s.eta, s.trace(), s.samples[0], 0.3)
+    theta, _, trace = mgrl.advance(s.net, s.c, s.theta, s.square, s.eta, s.trace(), s.samples[0], 0.3, LATE)
     expected_theta = s.learned_from(s.eta, s.samples[:1])[0]
     assert all(torch.equal(theta[k], expected_theta[k]) for k in theta)
     found = mgrl.meta_gradient(s.net, s.c, theta, trace, s.samples[1], s.seen)
@@ -236,7 +237,7 @@ def test_the_trace_is_that_of_finite_differences(decay, changes):
     s = Setting(samples=4, trace=decay, optimiser="sgd", **changes)
     theta, square, trace = s.theta, s.square, s.trace()
     for one in s.samples[:-1]:
-        theta, square, trace = mgrl.advance(s.net, s.c, theta, square, s.eta, trace, one, 0.3)
+        theta, square, trace = mgrl.advance(s.net, s.c, theta, square, s.eta, trace, one, 0.3, LATE)
     found = mgrl.meta_gradient(s.net, s.c, theta, trace, s.samples[-1], s.seen)
     expected = torch.zeros_like(s.eta)
     first = s.samples[:-1]
@@ -257,14 +258,14 @@ def test_the_trace_is_that_of_finite_differences(decay, changes):
 
 def test_runs_share_nothing():
     s = Setting(samples=2)
-    theta, _, trace = mgrl.advance(s.net, s.c, s.theta, s.square, s.eta, s.trace(), s.samples[0], 0.3)
+    theta, _, trace = mgrl.advance(s.net, s.c, s.theta, s.square, s.eta, s.trace(), s.samples[0], 0.3, LATE)
     found = mgrl.meta_gradient(s.net, s.c, theta, trace, s.samples[1], s.seen)
     for i in range(2):
         own = slice(i, i + 1)
         first, second = (mgrl.Steps(*(x[own] for x in sample)) for sample in s.samples)
         parts = ({k: x[own] for k, x in t.items()} for t in (s.theta, s.square))
         zeros = {k: x[:, own] for k, x in s.trace().items()}
-        one, _, z = mgrl.advance(s.net, s.c, *parts, s.eta[own], zeros, first, 0.3)
+        one, _, z = mgrl.advance(s.net, s.c, *parts, s.eta[own], zeros, first, 0.3, LATE)
         for k in theta:
             torch.testing.assert_close(one[k], theta[k][own])
         torch.testing.assert_close(mgrl.meta_gradient(s.net, s.c, one, z, second, s.seen[own]), found[own])
@@ -296,10 +297,10 @@ def test_rewards_are_in_units_of_the_returns_so_far(monkeypatch):
         squares = [float(e.reward_tp1.sum(0).square().mean()) for e in kept]
         assert float(run.weights()[mgrl.MEAN_SQUARE]) == pytest.approx(np.mean(squares), rel=1e-5)
     s = Setting().samples[0]
-    scaled = mgrl.scaled(s, torch.tensor([4.0, 0.25], dtype=F64))
+    scaled = mgrl.scaled(SMALL, s, torch.tensor([4.0, 0.25], dtype=F64))
     torch.testing.assert_close(scaled.reward[0], s.reward[0] / 2)
     torch.testing.assert_close(scaled.reward[1], s.reward[1] * 2)
-    assert torch.isfinite(mgrl.scaled(s._replace(reward=0 * s.reward), torch.zeros(2, dtype=F64)).reward).all()
+    assert torch.isfinite(mgrl.scaled(SMALL, s._replace(reward=0 * s.reward), torch.zeros(2, dtype=F64)).reward).all()
 
 
 def test_the_first_steps_are_no_longer_than_the_learning_rate():
@@ -309,7 +310,7 @@ def test_the_first_steps_are_no_longer_than_the_learning_rate():
     torch.testing.assert_close(first["a"].abs(), lr[:, None, None].expand(2, 3, 4), rtol=0.1, atol=0)
     second, _ = mgrl.stepped(c, theta, square, {"a": 3 * g["a"]}, lr, 1)  # clipped to the same norm
     torch.testing.assert_close(second["a"], first["a"])
-    late, _ = mgrl.stepped(c, theta, nothing, g, lr)
+    late, _ = mgrl.stepped(c, theta, nothing, g, lr, LATE)
     torch.testing.assert_close(late["a"], 10 * first["a"], rtol=0.1, atol=0)
 
 
@@ -326,6 +327,31 @@ def test_the_agent_takes_the_step_of_training():
     still = mgrl.agent(v, dataclasses.replace(config, eval_learning_rate=0.0), run.weights(), 0)
     kshot.evaluate(still, v.id, split="val", num_tasks=3, episodes=2)
     assert torch.equal(still._theta["0.weight"], start["0.weight"].expand(3, -1, -1))
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_each_step_of_the_agent_is_that_of_its_own_episodes_alone(scale):
+    """Of rewards in training's units, with what it sees of η, by moments that start anew on every task."""
+    v, config, run = started("GridNav-v0", scale_rewards=scale)
+    run.iterate()
+    weights = run.weights() | {"eta": mgrl.start_of(config) + 0.7, mgrl.MEAN_SQUARE: torch.tensor(9.0)}
+    agent, kept = mgrl.agent(v, config, weights, 0), []
+    learn = agent.learn
+    agent.learn = lambda found: kept.append(found) or learn(found)
+    for episodes in (2, 6):  # the second time, from the start
+        kept.clear()
+        kshot.evaluate(agent, v.id, split="val", num_tasks=3, episodes=episodes)
+        assert len(kept) == episodes // 2
+        theta = {k: x.expand(3, *x.shape) for k, x in weights.items() if k not in ("eta", mgrl.MEAN_SQUARE)}
+        square = {k: torch.zeros_like(x) for k, x in theta.items()}
+        hyper = mgrl.hyper_of(config, weights["eta"].expand(3, -1), config.eval_learning_rate)
+        for i, found in enumerate(kept):
+            s = mgrl.steps_of(agent.shape, found)
+            s = s._replace(reward=s.reward / (3.0 if scale else 1.0))
+            g = mgrl.gradient(agent._net, config, theta, hyper, s, torch.full((3, 2), 0.7))
+            theta, square = mgrl.stepped(config, theta, square, g, hyper.learning_rate, i)
+        for k, x in agent._theta.items():
+            torch.testing.assert_close(x, theta[k])
 
 
 def test_it_learns_and_goes_on_learning_on_each_task():

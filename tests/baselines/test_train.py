@@ -83,6 +83,8 @@ def test_a_run_that_is_stopped_twice_gives_what_an_uninterrupted_one_gives(run, 
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
     one, two = checkpoint.load(whole.weights), checkpoint.load(cut.weights)
     assert one.header.curve == two.header.curve
+    assert one.header.metrics == two.header.metrics
+    assert [len(m) > 0 for m in one.header.metrics] == [False] + [True] * 20  # of the iteration before
     assert len(one.header.curve) == 21
     assert len({score for _, score in one.header.curve}) > 3  # a curve that could differ
     assert torch.equal(one.weights["weight"], two.weights["weight"])
@@ -94,6 +96,8 @@ SMALL = {
     "rl2": {"steps": 3_000, "rows": 8, "memory": 8, "minibatches": 2},
     "maml": {"steps": 3_000, "tasks": 3, "episodes": 6, "hidden": (8,)},
     "pretrained": {"steps": 3_000, "tasks": 3, "episodes": 6, "hidden": (8,)},
+    "maesn": {"steps": 3_000, "tasks": 3, "episodes": 6, "hidden": (8,)},
+    "mgrl": {"steps": 1_000, "rows": 6, "hidden": (8,), "val_episodes": 4},
     "multitask": {"steps": 1_000, "rows": 16, "hidden": (8,), "minibatches": 2},
     "recurrent-ppo": {"steps": 1_400, "rows": 4, "memory": 8, "hidden": (8,), "batch": 60, "epochs": 2},
 }
@@ -228,6 +232,12 @@ def test_val_alone_is_seen_in_training_and_all_else_once_at_the_end(run, evaluat
         assert set(options) == {"split", "seed", "progress"}  # the protocol's tasks and episodes
         assert options["seed"] == run.seed
         assert Result.load(run.result(split)).seed == run.seed
+
+
+def test_an_agent_may_ask_for_more_episodes_a_task_on_val(run, toy, evaluations, monkeypatch):
+    monkeypatch.setattr(toy.ToyAgent, "least_episodes", 7, raising=False)
+    train.train(run)
+    assert {options["episodes"] for split, _, options in evaluations if split == "val"} == {7}
 
 
 def test_the_weights_of_the_best_score_are_kept(run, evaluations, monkeypatch):
