@@ -109,6 +109,7 @@ TABLE: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "later_lr": 0.5,
         "fisher_samples": 0.1,
     },
+    ("maesn", "AntGoal-maesn-*"): {"episodes": 10, "fisher_samples": 0.1},
     ("mgrl", "Bandit-*"): {"steps": 250_000, "hidden": (32, 32), "episodes": 20, "eval_learning_rate": 0.1},
     ("mgrl", "TabularMDP-*"): {"steps": 250_000, "hidden": (32, 32), "episodes": 1, "eval_learning_rate": 0.03},
     ("mgrl", "GridNav-*"): {"rows": 200, "learning_rate": 2e-3, "entropy_cost": 0.01},
