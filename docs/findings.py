@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import zlib
 from collections.abc import Mapping, Sequence
@@ -64,14 +65,14 @@ def gaps_table(folder: Path) -> str:
 
 def latents_table(folder: Path) -> str:
     """Return by how much MAESN is ahead of its ablations and the others, task by task, in return."""
-    id, names = "kshot/PointSparse-maesn-v0", ("maesn-no-latent", "maesn-no-kl", "maesn-conditioning", "maml", "rl2")
+    names = ("maesn-no-latent", "maesn-no-kl", "maesn-conditioning", "maml", "rl2")
     splits = ("test", "ood-sparse", "ood-other-half")
-    rows = [["`maesn` less", *(f"`{s}`" for s in splits), "seeds", "steps a seed"]]
-    for name in names:
-        group = _group(folder, id, "test", name)
-        cells = [_ahead(folder, id, split, "maesn", name) for split in splits]
-        about = (str(len(group)), f"{group[0].agent.config['training_steps']:,}") if group else ("–", "–")
-        rows.append([f"`{name}`", *cells, *about])
+    rows = [["variant", "`maesn` less", *(f"`{s}`" for s in splits), "seeds", "steps a seed"]]
+    for id, name in itertools.product(("kshot/PointSparse-maesn-v0", "kshot/AntGoal-maesn-v0"), names):
+        if group := _group(folder, id, "test", name):
+            cells = [_ahead(folder, id, split, "maesn", name) for split in splits]
+            steps = f"{group[0].agent.config['training_steps']:,}"
+            rows.append([variant(id).label, f"`{name}`", *cells, str(len(group)), steps])
     return markdown_table(rows)
 
 
