@@ -190,7 +190,7 @@ def returns(folder: Path, chains: Path, path: Path) -> None:
     figure = Figure(figsize=(10.2, 4.4), layout="constrained")
     grid = figure.subplots(2, 3)
     for axes, name, symbol in zip(grid[0], ("discount", "gae_lambda"), ("γ", "λ"), strict=False):
-        for i, id in enumerate(defaults()):
+        for i, id in enumerate((*defaults(), "kshot/HalfCheetahDir-v0")):
             runs = [load(p).header for p in sorted((folder / "mgrl").glob(f"{variant(id).label}-seed*.safetensors"))]
             for k, header in enumerate(runs):
                 points = zip(header.curve, header.metrics, strict=True)
@@ -198,7 +198,9 @@ def returns(folder: Path, chains: Path, path: Path) -> None:
                 axes.plot(x, y, color=COLOURS[i], lw=0.9, label=None if k else variant(id).label)
         axes.set_title(f"{symbol} over training", loc="left", fontsize=8)
         axes.set_xlabel("part of the budget")
-    grid[0][0].legend(fontsize=7, title="a line a seed", title_fontsize=7)
+    low, high = grid[0][0].get_ylim()
+    grid[0][0].set_ylim(low - (high - low), high)  # room for the legend
+    grid[0][0].legend(fontsize=7, title="a line a seed", title_fontsize=7, loc="lower left", ncols=2)
     found: Mapping[str, list[list[float]]] = json.loads(chains.read_text())["curves"]
     panels = [("discounting: return", "return"), ("signal", "γ of the states"), ("aliased", "λ of the states"),
               ("discounting: γ", "γ")]  # fmt: skip
