@@ -215,6 +215,24 @@ def test_verify_allows_few_tasks_that_went_another_way(scored, tasks, outcome):
     assert f"{tasks} of 100 tasks" in verdict.detail
 
 
+@pytest.mark.parametrize(
+    ("first", "by", "differs"),
+    [(4, 0.5, False), (3, 0.5, True), (4, 6.0, True)],
+    ids=["late and without a mean", "before the second update", "late and large"],
+)
+def test_verify_compares_a_learner_after_its_second_update_as_chaotic_bodies(toy, first, by, differs):
+    """Half of the tasks are off, in turn up and down, from an episode on; the agent updates after every second."""
+    new = kshot.evaluate("random", V.id, num_tasks=100, episodes=12)
+    new = new.model_copy(update={"agent": new.agent.model_copy(update={"round": 2, "first_update": 2})})
+    returns = np.array(new.returns)
+    off = returns.copy()
+    off[:50, first:] += by * np.where(np.arange(50) % 2, 1, -1)[:, None]
+    old = new.model_copy(update={"returns": off.tolist()})
+    assert verification._by_number(old, new, "checkpoint", None)[0] is differs
+    still = new.model_copy(update={"agent": new.agent.model_copy(update={"round": 1, "first_update": 0})})
+    assert verification._by_number(old.model_copy(update={"agent": still.agent}), still, "checkpoint", None)[0] is True
+
+
 def test_verify_sees_lengths_that_differ(scored):
     def change(data):
         data["lengths"] = [[19] * 4] * 3 + [[20] * 4] * 97
