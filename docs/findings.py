@@ -190,7 +190,7 @@ def returns(folder: Path, chains: Path, path: Path) -> None:
     figure = Figure(figsize=(10.2, 4.4), layout="constrained")
     grid = figure.subplots(2, 3)
     for axes, name, symbol in zip(grid[0], ("discount", "gae_lambda"), ("γ", "λ"), strict=False):
-        for i, id in enumerate((*defaults(), "kshot/HalfCheetahDir-v0")):
+        for i, id in enumerate((*defaults(), "kshot/HalfCheetahDir-v0")):  # HalfCheetahVel's runs have one point each
             runs = [load(p).header for p in sorted((folder / "mgrl").glob(f"{variant(id).label}-seed*.safetensors"))]
             for k, header in enumerate(runs):
                 points = zip(header.curve, header.metrics, strict=True)

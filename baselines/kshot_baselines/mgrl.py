@@ -317,9 +317,9 @@ def _outer_returns(c: Config, s: Steps, v: torch.Tensor, ratio: torch.Tensor | N
 def stepped(
     c: Config, theta: Params, square: Params, g: Params, learning_rate: torch.Tensor, iteration: int
 ) -> tuple[Params, Params]:
-    """Return θ and RMSProp's moving squares after a step against a gradient, clipped to a norm a run; the first is 0.
+    """Return θ and RMSProp's moving squares after a step against a gradient, clipped to a norm a run.
 
-    The squares are means over the first iterations: from zeros, the first step would be ten times too large.
+    The squares are means over the first iterations, which count from 0: from zeros, the first step would be ten times too large.
     """
     # As one vector: for forward derivatives, PyTorch takes longer over many small tensors than over a large one.
     start, moments, direction = (torch.cat([x[k].flatten(1) for k in theta], 1) for x in (theta, square, g))

@@ -204,10 +204,10 @@ def _by_number(old: Result, new: Result, kind: Kind, tolerance: float | None) ->
     if kind != "checkpoint":
         return _by_return(old, new, fraction)
     found, first = _by_most_tasks(old, new, fraction), old.agent.first_update
-    if not found[0] or tolerance is not None or not first or first + old.agent.round >= old.episodes:
+    if not found[0] or not first or tolerance is not None:
         return found
     found = _by_most_tasks(old, new, fraction, first + old.agent.round)
-    return found if found[0] else _by_task(old, new, tolerance)
+    return found if found[0] else _by_task(old, new, None)
 
 
 def _by_most_tasks(old: Result, new: Result, fraction: float, episodes: int | None = None) -> tuple[bool, str]:
