@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from kshot import statistics
 from kshot.cards import markdown_table
-from kshot.leaderboard import Group, groups, is_sample, last_scores, normalised, reference_means, summary
+from kshot.leaderboard import Group, groups, is_sample, last_scores, reference_means, summary
 from kshot.plots import COLOURS, GREY, MARKERS
 from kshot.registry import VARIANTS, variant
 from kshot.results import Result
@@ -124,13 +124,13 @@ def curves(folder: Path, path: Path) -> None:
             group = _group(folder, id, "test", name)
             if group is None:
                 continue
-            bottom, top = reference_means(peers, group[0].tasks.n)
+            ends = reference_means(peers, group[0].tasks.n)
             size = group[0].agent.round
             count = min(r.episodes for r in group) // size
             returns = np.stack([np.asarray(r.returns)[:, : count * size].mean(0) for r in group])  # (seeds, episodes)
             rounds = returns.reshape(len(group), count, size).mean(-1)
             scale = v.trial if v.scored_by_trial else 1  # its references are those of whole trials
-            y = (rounds * scale - bottom) / (top - bottom)
+            y = statistics.normalised(rounds * scale, *ends)
             x = np.arange(count) * size + 1
             colour, marker = LOOKS[name]
             if size > 1:
@@ -270,7 +270,8 @@ def _normalised(folder: Path, id: str, split: str, name: str) -> Interval | None
         return None
     n = last[1].shape[1]
     ends = reference_means(_peers(folder, id, split), n)
-    return normalised(summary(last[1], (id, split, name), "mean", is_sample(id, split, n)), ends)
+    cells = statistics.normalised(last[1], *ends)
+    return summary(cells, (id, split, name), "mean", is_sample(id, split, n))
 
 
 def _scores(folder: Path, id: str, split: str, name: str) -> tuple[int, Floats] | None:

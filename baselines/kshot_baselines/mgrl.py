@@ -319,7 +319,8 @@ def stepped(
 ) -> tuple[Params, Params]:
     """Return θ and RMSProp's moving squares after a step against a gradient, clipped to a norm a run.
 
-    The squares are means over the first iterations, which count from 0: from zeros, the first step would be ten times too large.
+    The squares are means over the first iterations: from zeros, the first step, at iteration 0, would be ten times too
+    large.
     """
     # As one vector: for forward derivatives, PyTorch takes longer over many small tensors than over a large one.
     start, moments, direction = (torch.cat([x[k].flatten(1) for k in theta], 1) for x in (theta, square, g))

@@ -290,11 +290,6 @@ def reference_means(peers: Mapping[str, Group], n: int) -> tuple[float, float] |
     return (bottom, top) if top > bottom else None
 
 
-def normalised(one: Interval, ends: tuple[float, float]) -> Interval:
-    """Return a summary in units where random has 0 and the best privileged agent 1, see `reference_means`."""
-    return Interval(*((x - ends[0]) / (ends[1] - ends[0]) for x in one))
-
-
 def summary(cells: Floats, key: object, statistic: statistics.Statistic, sample: bool) -> Interval:
     """Return a statistic of (seeds, tasks) with its interval; its random numbers depend on the key alone."""
     if len(cells) == 1 and (not sample or cells.shape[1] == 1):  # nothing to resample
@@ -340,8 +335,8 @@ def _row(group: Group, key: str, peers: Mapping[str, Group], ends: tuple[float, 
 def _cell(found: Floats, first: Result, key: object, ends: tuple[float, float] | None, iqm: bool) -> Cell:
     where, sample = (first.variant, first.split, key), is_sample(first.variant, first.split, first.tasks.n)
     mean = summary(found, where, "mean", sample)
-    part = None if ends is None else normalised(mean, ends).value
-    return Cell(mean, summary(found, where, "iqm", sample) if iqm else None, part)
+    normalised = None if ends is None else float(statistics.normalised(mean.value, *ends))
+    return Cell(mean, summary(found, where, "iqm", sample) if iqm else None, normalised)
 
 
 def _beats(rival: Group, oracle: Group, key: str) -> bool:

@@ -14,17 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from kshot import tasks
-from kshot.leaderboard import (
-    MIN_SEEDS,
-    Group,
-    groups,
-    is_sample,
-    last_scores,
-    normalised,
-    reference_means,
-    summary,
-)
+from kshot import statistics, tasks
+from kshot.leaderboard import MIN_SEEDS, Group, groups, is_sample, last_scores, reference_means, summary
 from kshot.registry import variant as find_variant
 from kshot.results import Result
 from kshot.statistics import Floats, Interval
@@ -172,10 +163,11 @@ def gaps(results: Sequence[Result], path: str | os.PathLike[str], *, variant: st
     for s in splits:
         for identity, group in by_split[s].items():
             if (raw or not _is_level(group)) and (last := last_scores(group)) is not None:
-                one = summary(last[1], (v.id, s, identity), "mean", is_sample(v.id, s, group[0].tasks.n))
                 scale = None if raw else ends[s, identity]
+                cells = last[1] if scale is None else statistics.normalised(last[1], *scale)
+                one = summary(cells, (v.id, s, identity), "mean", is_sample(v.id, s, group[0].tasks.n))
                 label = labels[v.id, _short(identity)]
-                points.setdefault(label, {})[s] = one if scale is None else normalised(one, scale)
+                points.setdefault(label, {})[s] = one
     figure, axes = _figure(path, max(5.0, 2.0 + 1.6 * len(splits)), 4.2)
     _draw_points(axes, splits, points, _looks(results))
     if not raw:
@@ -252,7 +244,7 @@ def _normalised(results: Sequence[Result], split: str) -> dict[str, dict[str, Fl
         for identity, group in peers.items() if name == split else ():
             ends, last = reference_means(peers, group[0].tasks.n), last_scores(group)
             if last is not None and ends is not None and not _is_level(group):
-                scaled = (last[1].mean(1) - ends[0]) / (ends[1] - ends[0])
+                scaled = statistics.normalised(last[1].mean(1), *ends)
                 found.setdefault(labels[variant, _short(identity)], {})[variant] = scaled
     return found
 
